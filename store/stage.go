@@ -1,0 +1,283 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// bufferSize is what an upload is read, hashed and written by, in bytes: large enough that system calls no longer
+// matter, small enough that hundreds of uploads fit in memory.
+const bufferSize = 256 << 10
+
+// staging is where bodies are received, the same for every backend: into a file without a name, or, where the file
+// system has no such thing, under a random name held by a lock. Only a whole and verified upload leaves it.
+type staging struct {
+	dir        int  // descriptor of the directory
+	named      bool // files have names
+	attributes bool // the file system keeps the digest with a file
+	buffers    sync.Pool
+}
+
+// staged is a received upload: a file of the right size and digests that no one else can see.
+type staged struct {
+	*os.File
+	in     *staging
+	name   string // in the staging directory; "" while it has none
+	size   int64
+	sha256 SHA256
+	sealed bool
+}
+
+// openStaging takes over the descriptor of a directory. Leftovers of dead processes are removed. named asks for named
+// files even where unnamed ones would work.
+func openStaging(dir int, named bool) (*staging, error) {
+	s := &staging{dir: dir, named: named}
+	s.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
+	if err := s.sweep(); err != nil {
+		return nil, fmt.Errorf("clear the staging directory: %w", err)
+	}
+	if !s.named && s.try() == nil {
+		return s, nil
+	}
+	s.named = true
+	if err := s.try(); err != nil {
+		return nil, fmt.Errorf("try to stage and link a file: %w", err)
+	}
+	return s, nil
+}
+
+// try goes the whole way of an upload once with an empty file, so that no upload is the first to find out what the file
+// system cannot do, and notes whether it keeps digests.
+func (s *staging) try() error {
+	f, err := s.create()
+	if err != nil {
+		return err
+	}
+	defer f.discard()
+	s.attributes = f.setDigest() == nil
+	name := rand.Text()
+	if err := f.linkTo(s.dir, name); err != nil {
+		return err
+	}
+	return unix.Unlinkat(s.dir, name, 0)
+}
+
+// receive reads body to its end into a new staged file. On any error nothing is left of it.
+func (s *staging) receive(ctx context.Context, body io.Reader, opts PutOptions) (_ *staged, err error) {
+	f, err := s.create()
+	if err != nil {
+		return nil, fmt.Errorf("stage: %w", classify(err))
+	}
+	defer func() {
+		if err != nil {
+			f.discard()
+		}
+	}()
+	if opts.Size > bufferSize {
+		// The whole length at once: fewer extents, and a full disk says so before the body is sent.
+		if err := preallocate(f.File, opts.Size); err != nil {
+			return nil, fmt.Errorf("stage: reserve %d bytes: %w", opts.Size, classify(err))
+		}
+	}
+	digests := map[Algorithm]hash.Hash{AlgorithmSHA256: sha256.New()}
+	for _, d := range opts.Digests {
+		if d.Algorithm == AlgorithmSHA512 {
+			digests[AlgorithmSHA512] = sha512.New()
+		}
+	}
+	if err := f.copyFrom(ctx, body, opts.Size, digests); err != nil {
+		return nil, err
+	}
+	if opts.Size >= 0 && f.size != opts.Size {
+		return nil, fmt.Errorf("%w: it has %d bytes, %d were declared", ErrMismatch, f.size, opts.Size)
+	}
+	if f.size == 0 {
+		return nil, fmt.Errorf("%w: it is empty, and an artifact has at least one byte", ErrMismatch)
+	}
+	for _, d := range opts.Digests {
+		h := digests[d.Algorithm]
+		if h == nil {
+			return nil, fmt.Errorf("%w: the digest algorithm %q cannot be checked", ErrMismatch, d.Algorithm)
+		}
+		if sum := h.Sum(nil); !bytes.Equal(sum, d.Sum) {
+			return nil, fmt.Errorf("%w: its %s is %x, %x was declared", ErrMismatch, d.Algorithm, sum, d.Sum)
+		}
+	}
+	digests[AlgorithmSHA256].Sum(f.sha256[:0])
+	return f, ctx.Err()
+}
+
+// copyFrom moves body into the file by whole buffers, so that every write but the last is aligned, however the body
+// arrives. It stops as soon as the body is longer than declared.
+func (f *staged) copyFrom(ctx context.Context, body io.Reader, declared int64, digests map[Algorithm]hash.Hash) error {
+	buffer := f.in.buffers.Get().(*[]byte)
+	defer f.in.buffers.Put(buffer)
+	for {
+		n, readErr := fill(body, *buffer)
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		f.size += int64(n)
+		if declared >= 0 && f.size > declared {
+			return fmt.Errorf("%w: it has more than the %d bytes that were declared", ErrMismatch, declared)
+		}
+		for _, h := range digests {
+			h.Write((*buffer)[:n]) // never an error, says package hash
+		}
+		if n > 0 {
+			if _, err := f.Write((*buffer)[:n]); err != nil {
+				return fmt.Errorf("stage: %w", classify(err))
+			}
+		}
+		if readErr == io.EOF {
+			return nil
+		}
+		if readErr != nil {
+			return fmt.Errorf("receive: %w", readErr)
+		}
+	}
+}
+
+// fill reads until the buffer is full or the reader has no more. Unlike io.ReadFull it passes the reader's error on as
+// it is: io.ErrUnexpectedEOF from a body that was cut short must never look like its end.
+func fill(r io.Reader, buffer []byte) (n int, err error) {
+	for n < len(buffer) && err == nil {
+		var k int
+		k, err = r.Read(buffer[n:])
+		n += k
+	}
+	return n, err
+}
+
+// create makes an empty staged file.
+func (s *staging) create() (*staged, error) {
+	if s.named {
+		return s.createNamed()
+	}
+	fd, err := openUnnamed(s.dir)
+	if err != nil {
+		return nil, stagingError("make an unnamed file", err)
+	}
+	return &staged{File: newFile(fd, "staged upload"), in: s}, nil
+}
+
+// createNamed makes a file under a random name and holds a lock on it for as long as it is open: that is how sweep,
+// in whichever process, tells an upload in progress from a leftover.
+func (s *staging) createNamed() (*staged, error) {
+	for range 100 {
+		name := rand.Text()
+		fd, err := openAt(s.dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o644)
+		if errors.Is(err, unix.EEXIST) {
+			continue
+		}
+		if err != nil {
+			return nil, stagingError("make a file", err)
+		}
+		f := &staged{File: newFile(fd, "staged upload"), in: s, name: name}
+		var st unix.Stat_t
+		if err = lock(fd); err == nil {
+			err = unix.Fstat(fd, &st)
+		}
+		if err == nil && st.Nlink > 0 {
+			return f, nil
+		}
+		// Another process began to sweep between our open and our lock, and took it for a leftover.
+		f.discard()
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, stagingError("lock a file", err)
+		}
+	}
+	return nil, errors.New("no staged file could be made in 100 attempts: another process keeps removing them")
+}
+
+func stagingError(doing string, err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%s in the staging directory: %w: it was removed: restart depot", doing, ErrUnavailable)
+	}
+	return fmt.Errorf("%s in the staging directory: %w", doing, err)
+}
+
+// giveName gives an unnamed file a random, locked name in the staging directory, from where it can be renamed.
+func (f *staged) giveName() error {
+	if f.name != "" {
+		return nil
+	}
+	if err := lock(int(f.Fd())); err != nil {
+		return err
+	}
+	name := rand.Text()
+	if err := linkUnnamed(f.File, f.in.dir, name); err != nil {
+		return err
+	}
+	f.name = name
+	return nil
+}
+
+// linkTo gives the file its final name, unless that is taken: then unix.EEXIST. Whoever links first has won.
+func (f *staged) linkTo(dir int, name string) error {
+	if f.name == "" {
+		return linkUnnamed(f.File, dir, name)
+	}
+	return retry(func() error { return unix.Linkat(f.in.dir, f.name, dir, name, 0) })
+}
+
+// replace gives the file its final name in place of another file, atomically.
+func (f *staged) replace(dir int, name string) error {
+	if err := f.giveName(); err != nil {
+		return err
+	}
+	err := retry(func() error { return unix.Renameat(f.in.dir, f.name, dir, name) })
+	if err == nil {
+		f.name = ""
+	}
+	return err
+}
+
+// discard closes the file and removes the name it still has in the staging directory, if any. What was published keeps
+// its final name.
+func (f *staged) discard() {
+	if f.name != "" {
+		_ = unix.Unlinkat(f.in.dir, f.name, 0) // what stays is swept at the next start
+	}
+	_ = f.Close() // written and fsynced, or not wanted
+}
+
+// sweep removes the files of processes that have died. A living one holds a lock on each of its own.
+func (s *staging) sweep() error {
+	names, err := readNames(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		fd, err := openAt(s.dir, name, unix.O_RDONLY, 0)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if lock(fd) == nil {
+			err = unix.Unlinkat(s.dir, name, 0)
+		}
+		_ = unix.Close(fd)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func lock(fd int) error {
+	return retry(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+}
