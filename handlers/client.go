@@ -1,0 +1,133 @@
+package handlers
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"depot/auth"
+)
+
+// Client is the other side of the contract: what a client of this endpoint has to be told.
+type Client struct {
+	UploadURL       string
+	DownloadURLBase string
+	UploadToken     string    // "" where uploads are open
+	DownloadAuth    auth.Mode // None, QueryParam or BearerHeader
+	DownloadParam   string
+	DownloadToken   string
+}
+
+// Environment is AgentVerse's configuration as environment variables, in a form that a shell, systemd and docker compose
+// read alike.
+func (c Client) Environment() string {
+	lines := [][2]string{
+		{"BACKEND", "custom"},
+		{"CUSTOM_UPLOAD_URL", c.UploadURL},
+		{"CUSTOM_DOWNLOAD_URL_BASE", c.DownloadURLBase},
+	}
+	if c.UploadToken != "" {
+		lines = append(lines, [2]string{"CUSTOM_UPLOAD_AUTH_HEADER", "Bearer " + c.UploadToken})
+	}
+	lines = append(lines, [2]string{"CUSTOM_DOWNLOAD_AUTH_TYPE", string(c.DownloadAuth)})
+	if c.DownloadAuth == auth.QueryParam {
+		lines = append(lines, [2]string{"CUSTOM_DOWNLOAD_AUTH_PARAM", c.DownloadParam})
+	}
+	if c.DownloadAuth != auth.None {
+		lines = append(lines, [2]string{"CUSTOM_DOWNLOAD_AUTH_TOKEN", c.DownloadToken})
+	}
+	var b strings.Builder
+	for _, line := range lines {
+		fmt.Fprintf(&b, "OBJECT_STORE_%s=%s\n", line[0], shellQuote(line[1]))
+	}
+	return b.String()
+}
+
+// TOML is the same as a part of AgentVerse's configuration file.
+func (c Client) TOML() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "[object_store]\nbackend = \"custom\"\n\n[object_store.custom]\nupload_url = %s\ndownload_url_base = %s\n",
+		strconv.Quote(c.UploadURL), strconv.Quote(c.DownloadURLBase))
+	if c.UploadToken != "" {
+		fmt.Fprintf(&b, "upload_auth_header = %s\n", strconv.Quote("Bearer "+c.UploadToken))
+	}
+	fmt.Fprintf(&b, "\n[object_store.custom.download_auth]\ntype = %s\n", strconv.Quote(string(c.DownloadAuth)))
+	if c.DownloadAuth == auth.QueryParam {
+		fmt.Fprintf(&b, "param = %s\n", strconv.Quote(c.DownloadParam))
+	}
+	if c.DownloadAuth != auth.None {
+		fmt.Fprintf(&b, "token = %s\n", strconv.Quote(c.DownloadToken))
+	}
+	return b.String()
+}
+
+// CurlUpload is a shell command that uploads an archive it makes itself: an empty zip is 22 bytes. A token may be a
+// shell expression; what is in double quotes here is expanded.
+func (c Client) CurlUpload(key string) string {
+	header := ""
+	if c.UploadToken != "" {
+		header = ` -H "Authorization: Bearer ` + c.UploadToken + `"`
+	}
+	return `(printf 'PK\005\006'; head -c 18 /dev/zero) | curl -sS -T -` + header + " " + shellQuote(c.UploadURL+"/"+key)
+}
+
+// CurlDownload is a shell command that downloads an archive into a file, the way AgentVerse's users do.
+func (c Client) CurlDownload(key, file string) string {
+	url := c.DownloadURLBase + "/" + key
+	switch c.DownloadAuth {
+	case auth.QueryParam:
+		return fmt.Sprintf(`curl -sS -f -o %s "%s?%s=%s"`, file, url, c.DownloadParam, c.DownloadToken)
+	case auth.BearerHeader:
+		return fmt.Sprintf(`curl -sS -f -o %s -H "Authorization: Bearer %s" "%s"`, file, c.DownloadToken, url)
+	}
+	return fmt.Sprintf(`curl -sS -f -o %s "%s"`, file, url)
+}
+
+// Welcome greets someone who just started an endpoint on a directory: what to paste into a shell and, when the tokens
+// were just made, into AgentVerse.
+func (c Client) Welcome(dir string, made bool) string {
+	const key = "demo/hello/1.0.0.zip"
+	text := fmt.Sprintf("\ndepot keeps artifacts in %s\n\nUpload an archive (an empty one):\n  %s\n\nDownload it:\n  %s\n\n", dir, c.CurlUpload(key), c.CurlDownload(key, "hello.zip"))
+	if made {
+		return text + fmt.Sprintf("The tokens were made just now and are kept below %s/.depot for the next start.\nAgentVerse's settings:\n\n%s\n", strings.TrimRight(dir, "/"), c.Environment())
+	}
+	return text + "AgentVerse's settings, with the tokens: depot client-config\n\n"
+}
+
+// ShellRead is a shell expression for a token that is kept in a file.
+func ShellRead(path string) string { return "$(cat " + shellQuote(path) + ")" }
+
+func shellQuote(s string) string {
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_-./:+=@~", r))
+	}) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// Ready asks the endpoint at a URL whether it is ready, and waits 5 s at most.
+func Ready(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	transport := &http.Transport{} // not the default one: it would go through a proxy that the environment names
+	defer transport.CloseIdleConnections()
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(response.Body, 4<<10))
+		return fmt.Errorf("not ready: %s: %s", response.Status, strings.TrimSpace(string(body)))
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package handlers
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"depot/auth"
+	"depot/store"
+)
+
+// download answers GET and HEAD: [http.ServeContent] does ranges and conditions.
+func (s *Server) download(x *exchange, key store.Key) error {
+	r := x.Request()
+	var info store.Info
+	var content io.ReadSeeker
+	if r.Method == http.MethodHead {
+		r.Header.Del("Range") // only GET has ranges (RFC 9110, section 14.2)
+		stat, err := s.cfg.Store.Stat(r.Context(), key)
+		if err != nil {
+			return err
+		}
+		info, content = stat, &sized{size: stat.Size}
+	} else {
+		object, err := s.cfg.Store.Open(r.Context(), key)
+		if err != nil {
+			return err
+		}
+		defer object.Close()
+		// The reader itself, not the Object around it: a file must be recognised as one.
+		info, content = object.Info, object.ReadSeekCloser
+	}
+	x.sha256 = info.SHA256
+
+	h := x.w.Header()
+	h.Set("Content-Type", "application/zip")
+	h.Set("X-Content-Type-Options", "nosniff")
+	// A key has no character that would need escaping here.
+	h.Set("Content-Disposition", `attachment; filename="`+key.Name()+"-"+key.Version()+`.zip"`)
+	if !s.cfg.Auth.Open(auth.Download) {
+		h.Set("Cache-Control", "private, no-store")
+		h.Set("Referrer-Policy", "no-referrer")
+	}
+	setValidators(h, info)
+
+	w := &contentWriter{responseWriter: &x.w}
+	http.ServeContent(w, r, "", info.ModTime, content)
+	if w.refused != 0 {
+		return s.refuseContent(h, info, w.refused)
+	}
+	// ServeContent does not report an error while copying. An answer that is too short must not end cleanly.
+	if declared, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); r.Method == http.MethodGet && err == nil && x.w.bytes < declared {
+		return fmt.Errorf("%w: %d of %d bytes were sent", errIncomplete, x.w.bytes, declared)
+	}
+	return nil
+}
+
+var errIncomplete = errors.New("the download broke off: the client left or stalled, or the artifact could not be read")
+
+// setValidators sets what identifies the bytes. Without a recorded digest, size and time have to do.
+func setValidators(h http.Header, info store.Info) {
+	if !info.SHA256.Known() {
+		h.Set("ETag", fmt.Sprintf(`"%d-%d"`, info.Size, info.ModTime.UnixNano()))
+		return
+	}
+	h.Set("ETag", `"`+info.SHA256.String()+`"`)
+	h.Set("Repr-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(info.SHA256[:])+":") // RFC 9530
+}
+
+// contentWriter keeps back the plain-text errors of ServeContent, so that they can be answered like all others. It is
+// made for one request and embeds the writer, so that ReadFrom is still there.
+type contentWriter struct {
+	*responseWriter
+	refused int
+}
+
+func (w *contentWriter) WriteHeader(status int) {
+	if status >= 400 {
+		w.refused = status
+		return
+	}
+	w.responseWriter.WriteHeader(status)
+}
+
+func (w *contentWriter) Write(p []byte) (int, error) {
+	if w.refused != 0 {
+		return len(p), nil
+	}
+	return w.responseWriter.Write(p)
+}
+
+// refuseContent answers what ServeContent refused.
+func (s *Server) refuseContent(h http.Header, info store.Info, status int) error {
+	setValidators(h, info) // ServeContent takes some headers back before it reports an error
+	h.Del("Content-Disposition")
+	switch status {
+	case http.StatusRequestedRangeNotSatisfiable:
+		h.Set("Content-Range", fmt.Sprintf("bytes */%d", info.Size))
+		return refuse(status, fmt.Sprintf("the artifact has %d bytes: ask for a range within them, or for the whole", info.Size))
+	case http.StatusPreconditionFailed:
+		return refuse(status, "the stored artifact is not the one the request's condition names: ask again without the condition, or with the ETag of this answer")
+	}
+	return fmt.Errorf("ServeContent answered %d", status)
+}
+
+// sized stands in for the content of an answer to HEAD: it has a length and no bytes.
+type sized struct{ size, pos int64 }
+
+func (s *sized) Read([]byte) (int, error) { return 0, io.EOF }
+
+func (s *sized) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += s.pos
+	case io.SeekEnd:
+		offset += s.size
+	}
+	s.pos = offset
+	return offset, nil
+}

@@ -1,0 +1,117 @@
+package handlers
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"depot/auth"
+	"depot/store"
+)
+
+// problem is the body of every error answer (RFC 9457). Detail says what to do; what went wrong inside is for the log.
+type problem struct {
+	Type      string `json:"type"`
+	Title     string `json:"title"`
+	Status    int    `json:"status"`
+	Detail    string `json:"detail"`
+	RequestID string `json:"request_id"`
+
+	authenticate string // WWW-Authenticate
+}
+
+// refusal is an error that is its own answer.
+type refusal struct {
+	status       int
+	detail       string
+	authenticate string
+}
+
+func (r *refusal) Error() string { return r.detail }
+
+func refuse(status int, detail string) error { return &refusal{status: status, detail: detail} }
+
+func forbidden(id auth.Identity) error {
+	return &refusal{http.StatusForbidden, "the token of " + id.Name + " is valid but does not allow this: use one that does", `Bearer error="insufficient_scope"`}
+}
+
+// problemFor is the one place where errors become status codes.
+func problemFor(err error) problem {
+	var refused *refusal
+	var unauthenticated *auth.Error
+	switch {
+	case errors.As(err, &refused):
+		return problem{Status: refused.status, Detail: refused.detail, authenticate: refused.authenticate}
+	case errors.As(err, &unauthenticated) && unauthenticated.Missing:
+		return problem{Status: http.StatusUnauthorized, Detail: err.Error(), authenticate: "Bearer"}
+	case errors.As(err, &unauthenticated):
+		return problem{Status: http.StatusUnauthorized, Detail: err.Error(), authenticate: `Bearer error="invalid_token"`}
+	case errors.Is(err, errTooLarge):
+		return problem{Status: http.StatusRequestEntityTooLarge, Detail: "the archive is larger than this endpoint takes: make it smaller, or have the endpoint's size limit raised"}
+	case errors.Is(err, errStalled):
+		return problem{Status: http.StatusRequestTimeout, Detail: "the upload stalled and was given up, nothing is stored: send it again"}
+	case errors.Is(err, errCutShort), errors.Is(err, context.Canceled):
+		return problem{Status: http.StatusBadRequest, Detail: "the body ended before it was complete, nothing is stored: send it again, whole"}
+	case errors.Is(err, store.ErrInvalidKey):
+		return problem{Status: http.StatusBadRequest, Detail: err.Error()}
+	case errors.Is(err, store.ErrNotFound):
+		return problem{Status: http.StatusNotFound, Detail: "nothing is stored under this key: check namespace, name and version"}
+	case errors.Is(err, store.ErrExists):
+		return problem{Status: http.StatusPreconditionFailed, Detail: "an artifact is stored under this key, and If-None-Match: * asks that there be none: publish under a new version"}
+	case errors.Is(err, store.ErrConflict):
+		return problem{Status: http.StatusConflict, Detail: conflictDetail(err)}
+	case errors.Is(err, store.ErrMismatch):
+		return problem{Status: http.StatusBadRequest, Detail: mismatchDetail(err)}
+	case errors.Is(err, store.ErrFull):
+		return problem{Status: http.StatusInsufficientStorage, Detail: "the endpoint has no space left: have room made on its storage, then send it again"}
+	case errors.Is(err, store.ErrUnavailable):
+		return problem{Status: http.StatusServiceUnavailable, Detail: "the endpoint cannot use its storage: try again, and if that does not help have its log looked at"}
+	}
+	return problem{Status: http.StatusInternalServerError, Detail: "the endpoint failed: have its log looked at for this request_id"}
+}
+
+func conflictDetail(err error) string {
+	const what = "published versions do not change: publish under a new version"
+	if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
+		return conflict.Error() + "; " + what
+	}
+	return store.ErrConflict.Error() + "; " + what
+}
+
+// mismatchDetail passes on which declaration the body failed: it speaks only of what the client itself sent.
+func mismatchDetail(err error) string {
+	detail := store.ErrMismatch.Error()
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if next := errors.Unwrap(e); next == store.ErrMismatch {
+			detail = e.Error()
+		}
+	}
+	return detail + "; nothing is stored: send it again"
+}
+
+func (p problem) write(x *exchange) error {
+	p.Type, p.Title, p.RequestID = "about:blank", http.StatusText(p.Status), x.id
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false) // "<token>" is for people, and this is no HTML
+	if err := encoder.Encode(p); err != nil {
+		return err
+	}
+	h := x.w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Length", strconv.Itoa(body.Len()))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if p.authenticate != "" {
+		h.Set("WWW-Authenticate", p.authenticate)
+	}
+	if p.Status == http.StatusUnsupportedMediaType {
+		h.Set("Accept-Encoding", "identity") // RFC 9110, section 15.5.16
+	}
+	x.w.WriteHeader(p.Status)
+	_, err := x.w.Write(body.Bytes())
+	return err
+}

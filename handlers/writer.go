@@ -1,0 +1,123 @@
+package handlers
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	// smallFile is the size up to which a file is read into memory and written at once, in bytes; larger ones go by
+	// sendfile(2).
+	smallFile = 64 << 10
+	// piece is how much sendfile is asked for at once, so that the deadline moves on in between, in bytes.
+	piece = 4 << 20
+)
+
+// responseWriter is between Echo's response and net/http's: it keeps the status and the byte count for the log, moves the
+// write deadline along, and passes on the ReadFrom that net/http turns into sendfile, which Echo's response hides.
+type responseWriter struct {
+	http.ResponseWriter
+	exchange *exchange
+	control  *http.ResponseController
+	patience time.Duration
+	buffers  *sync.Pool
+
+	status int // 0 until the header is written
+	bytes  int64
+	window int64 // bytes until the deadline moves on
+}
+
+// Unwrap is for [http.ResponseController].
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *responseWriter) WriteHeader(status int) {
+	if status >= 200 && w.status == 0 {
+		w.status = status
+		if w.exchange.body.unread() {
+			// Otherwise net/http would first wait for the body, and hold the answer back until it comes.
+			w.Header().Set("Connection", "close")
+		}
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *responseWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.window <= 0 {
+		w.moveDeadline()
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.moved(int64(n))
+	return n, err
+}
+
+func (w *responseWriter) moveDeadline() {
+	w.window = leastProgress
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.patience))
+}
+
+func (w *responseWriter) moved(n int64) {
+	w.bytes += n
+	w.window -= n
+}
+
+// ReadFrom implements [io.ReaderFrom] for [http.ServeContent], which copies an [io.LimitedReader] over the file.
+func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
+	file, limited := src.(*io.LimitedReader)
+	sender, direct := w.ResponseWriter.(io.ReaderFrom)
+	if limited && file.N <= smallFile {
+		return w.writeSmall(file)
+	}
+	if !limited || !direct || w.exchange.Request().TLS != nil {
+		buffer := w.buffers.Get().(*[]byte)
+		defer w.buffers.Put(buffer)
+		return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{src}, *buffer)
+	}
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	w.moveDeadline()
+	if err := w.control.Flush(); err != nil { // else net/http reads 512 bytes of the file to send with the header
+		return 0, err
+	}
+	for file.N > 0 {
+		// A new limit on the reader beneath, not a limit on the limit: net/http finds the file under one of them only.
+		part := &io.LimitedReader{R: file.R, N: min(file.N, piece)}
+		w.moveDeadline()
+		k, err := sender.ReadFrom(part)
+		n += k
+		file.N -= k
+		w.moved(k)
+		if errors.Is(err, os.ErrDeadlineExceeded) && k >= leastProgress {
+			continue // slow, but honest: 4 MiB may take longer than 64 KiB have to
+		}
+		if err != nil || k == 0 {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// writeSmall reads a small file, or the end of a large one, and writes it in one piece.
+func (w *responseWriter) writeSmall(file *io.LimitedReader) (int64, error) {
+	buffer := w.buffers.Get().(*[]byte)
+	defer w.buffers.Put(buffer)
+	n, err := io.ReadFull(file.R, (*buffer)[:file.N])
+	file.N -= int64(n)
+	if n > 0 {
+		n, writeErr := w.Write((*buffer)[:n])
+		if writeErr != nil {
+			return int64(n), writeErr
+		}
+	}
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil // as io.Copy has it; who declared more will notice
+	}
+	return int64(n), err
+}

@@ -1,0 +1,499 @@
+// Command depot is the upload endpoint behind AgentVerse's "Custom HTTP Storage": it takes
+// PUT /<namespace>/<name>/<version>.zip, keeps the bytes, and serves them to those who have a token.
+//
+// This file is the program: settings in, packages wired together. What it does is in auth, store and handlers.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"regexp"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"depot/auth"
+	"depot/handlers"
+	"depot/store"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal finds its default again, and ends the process at once
+	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	var wrong usageError
+	switch {
+	case errors.As(err, &wrong):
+		fmt.Fprintln(os.Stderr, wrong.Error())
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "depot: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// usageError is what is wrong with the command line and the settings, all of it.
+type usageError []string
+
+func (e usageError) Error() string {
+	return "depot cannot start:\n  " + strings.Join(e, "\n  ") + "\n\"depot --help\" lists all commands and settings."
+}
+
+// run is the program as a value: it ends with ctx, or when its command is done.
+func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) error {
+	p := &program{stdout: stdout, stderr: stderr}
+	command := "serve"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		command, args = args[0], args[1:]
+	}
+	if slices.ContainsFunc(args, func(a string) bool { return a == "-h" || a == "-help" || a == "--help" }) {
+		command = "help"
+	}
+	switch command {
+	case "help":
+		return p.help()
+	case "version":
+		return p.print(version())
+	case "token":
+		return p.print(auth.NewToken())
+	}
+	commands := map[string]func(context.Context) error{"serve": p.serve, "client-config": p.clientConfig, "healthcheck": p.healthcheck}
+	action, known := commands[command]
+	if !known {
+		return usageError{"there is no such command" + didYouMean(command, []string{"serve", "client-config", "token", "healthcheck", "version", "help"})}
+	}
+	if err := p.load(args, env, command == "client-config"); err != nil {
+		return err
+	}
+	return action(ctx)
+}
+
+// program is one run of a command, with its settings.
+type program struct {
+	stdout, stderr io.Writer
+
+	listen, dir, uploadURL, downloadURLBase string
+	auth                                    auth.Config
+	overwrite, toml                         bool
+	maxSize                                 int64
+	drain                                   time.Duration
+	logFormat                               string
+	logLevel                                slog.Level
+	madeNow                                 bool // a token was generated in this run
+}
+
+// setting is one row of the table that is --help, and README's. A flag wins over the environment, that over the default. A
+// secret has no flag, but can come from the file that NAME_FILE names.
+type setting struct {
+	name, fallback, meaning string
+	set                     func(string) error
+	secret                  bool
+}
+
+func (s setting) flag() string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(s.name, "DEPOT_"), "_", "-"))
+}
+
+func (p *program) settings() []setting {
+	return []setting{
+		{"DEPOT_LISTEN", "127.0.0.1:8080", "host:port to listen on; :8080 for every address of the machine", parsed(&p.listen, address, "give host:port, for example 127.0.0.1:8080"), false},
+		{"DEPOT_STORE", "./depot-data", "directory the artifacts are kept in", parsed(&p.dir, directory, "this version keeps artifacts in a directory: name one"), false},
+		{"DEPOT_UPLOAD_URL", "http://<listen>", "upload_url as AgentVerse is given it; uploads and deletes are served below its path", text(&p.uploadURL), false},
+		{"DEPOT_DOWNLOAD_URL_BASE", "http://<listen>", "download_url_base as AgentVerse is given it; downloads are served below its path", text(&p.downloadURLBase), false},
+		{"DEPOT_UPLOAD_TOKEN", "generated", "token for uploads and deletes; several with commas between them", lines(&p.auth.UploadToken), true},
+		{"DEPOT_UPLOAD_AUTH", "bearer", "bearer, or none to let everyone upload and delete", text((*string)(&p.auth.UploadAuth)), false},
+		{"DEPOT_DOWNLOAD_TOKEN", "generated", "token for downloads; several with commas between them", lines(&p.auth.DownloadToken), true},
+		{"DEPOT_DOWNLOAD_AUTH", "query_param", "query_param, bearer_header, or none to let everyone download; a bearer header works under query_param too", text((*string)(&p.auth.DownloadAuth)), false},
+		{"DEPOT_DOWNLOAD_PARAM", "token", "name of the query parameter under query_param", text(&p.auth.DownloadParam), false},
+		{"DEPOT_OVERWRITE", "false", "true lets an upload replace a published version by other bytes", parsed(&p.overwrite, strconv.ParseBool, "give true or false"), false},
+		{"DEPOT_MAX_SIZE", "1GiB", "largest archive that is taken; units B, KiB, MiB, GiB, TiB", parsed(&p.maxSize, size, "give a size like 500MiB or 2GiB"), false},
+		{"DEPOT_DRAIN_TIMEOUT", "25s", "how long requests in flight may take after SIGTERM", parsed(&p.drain, timeout, "give a duration like 25s or 2m"), false},
+		{"DEPOT_LOG_FORMAT", "text on a terminal, else json", "text or json", parsed(&p.logFormat, format, "give text or json"), false},
+		{"DEPOT_LOG_LEVEL", "info", "debug, info, warn or error", parsed(&p.logLevel, level, "give debug, info, warn or error"), false},
+	}
+}
+
+func text(target *string) func(string) error {
+	return func(v string) error { *target = v; return nil }
+}
+
+func lines(target *[]string) func(string) error {
+	return func(v string) error { *target = strings.Split(v, "\n"); return nil }
+}
+
+// parsed reports a bad value without repeating it: it may be a secret that was meant for another setting.
+func parsed[T any](target *T, parse func(string) (T, error), advice string) func(string) error {
+	return func(v string) (err error) {
+		if *target, err = parse(v); err != nil {
+			return errors.New(advice)
+		}
+		return nil
+	}
+}
+
+func address(v string) (string, error) {
+	_, _, err := net.SplitHostPort(v)
+	return v, err
+}
+
+func directory(v string) (string, error) {
+	if strings.Contains(v, "://") {
+		return "", errors.New("a URL")
+	}
+	return v, nil
+}
+
+func size(v string) (int64, error) {
+	digits := strings.TrimRight(v, "BKMGTi")
+	shift, known := map[string]int{"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}[v[len(digits):]]
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || !known || n < 1 || n > (1<<62)>>shift {
+		return 0, errors.New("not a size")
+	}
+	return n << shift, nil
+}
+
+func timeout(v string) (time.Duration, error) {
+	d, err := time.ParseDuration(v)
+	if d < 0 {
+		err = errors.New("negative")
+	}
+	return d, err
+}
+
+func format(v string) (string, error) {
+	if v != "text" && v != "json" {
+		return "", errors.New("neither")
+	}
+	return v, nil
+}
+
+func level(v string) (l slog.Level, err error) { return l, l.UnmarshalText([]byte(v)) }
+
+// load reads flags and environment and reports everything that is wrong with them at once.
+func (p *program) load(args, env []string, clientConfig bool) error {
+	table := p.settings()
+	wrong := usageError{}
+	environment, flags, known := map[string]string{}, map[string]string{}, []string{}
+	set := flag.NewFlagSet("depot", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	if clientConfig {
+		set.BoolVar(&p.toml, "toml", false, "")
+	}
+	for _, s := range table {
+		known = append(known, s.name)
+		keep := func(v string) error { flags[s.name] = v; return nil }
+		switch {
+		case s.secret:
+			known = append(known, s.name+"_FILE")
+		case s.name == "DEPOT_OVERWRITE":
+			set.BoolFunc(s.flag(), "", keep)
+		default:
+			set.Func(s.flag(), "", keep)
+		}
+	}
+	for err := set.Parse(args); err != nil || set.NArg() > 0; err = set.Parse(args) {
+		if args = set.Args(); err != nil {
+			wrong = append(wrong, fmt.Sprintf("%v (secrets have no flag: they come from the environment or a file)", err))
+		} else {
+			args = args[1:]
+			wrong = append(wrong, "there is an argument that belongs to no flag")
+		}
+	}
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		environment[name] = value
+		if strings.HasPrefix(name, "DEPOT_") && !slices.Contains(known, name) && !fromKubernetes(name) {
+			wrong = append(wrong, name+": there is no such setting"+didYouMean(name, known))
+		}
+	}
+	for _, s := range table {
+		if err := s.apply(flags, environment); err != nil {
+			wrong = append(wrong, fmt.Sprintf("%s: %v", s.name, err))
+		}
+	}
+	// The packages know what makes their part valid. They speak of their fields, people of their variables.
+	unread := len(wrong)
+	for problem := range strings.SplitSeq(p.check(), "\n") {
+		problem = regexp.MustCompile(`Config\.\w+`).ReplaceAllStringFunc(problem, func(field string) string {
+			field = "DEPOT" + strings.ToUpper(strings.TrimPrefix(field, "Config."))
+			return table[slices.IndexFunc(table, func(s setting) bool { return strings.ReplaceAll(s.name, "_", "") == field })].name
+		})
+		name, _, _ := strings.Cut(problem, ":")
+		if problem != "" && !slices.ContainsFunc(wrong[:unread], func(w string) bool { return strings.HasPrefix(w, name+":") }) {
+			wrong = append(wrong, problem)
+		}
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return wrong
+}
+
+func (s setting) apply(flags, environment map[string]string) error {
+	value, present := flags[s.name]
+	if !present {
+		value, present = environment[s.name]
+	}
+	if path, inFile := environment[s.name+"_FILE"]; s.secret && inFile && !present {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("%s_FILE: %w", s.name, err)
+		}
+		return s.set(strings.ReplaceAll(strings.TrimSpace(string(content)), "\r\n", "\n"))
+	}
+	switch {
+	case s.secret && present:
+		return s.set(strings.ReplaceAll(value, ",", "\n"))
+	case present && strings.TrimSpace(value) == "":
+		return errors.New("it is set but empty: give it a value or unset it")
+	case present:
+		return s.set(value)
+	case s.secret, strings.ContainsAny(s.fallback, "< "): // described, not given: depends on what is not known yet
+		return nil
+	}
+	return s.set(s.fallback)
+}
+
+// check has auth and handlers validate their settings, before anything is made or opened: a problem a line.
+func (p *program) check() string {
+	config := p.auth
+	_, _ = generate(&config, func(string) (string, error) { return auth.NewToken(), nil })
+	authenticator, authErr := auth.New(config)
+	_, handlersErr := p.handler(nil, authenticator, nil)
+	if err := errors.Join(authErr, handlersErr); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// generate fills in the tokens that are wanted and were not given, and says whether there are any.
+func generate(config *auth.Config, token func(name string) (string, error)) (any bool, err error) {
+	if config.UploadAuth != auth.None && len(config.UploadToken) == 0 {
+		upload, uploadErr := token("upload-token")
+		any, config.UploadToken, err = true, []string{upload}, uploadErr
+	}
+	if config.DownloadAuth != auth.None && len(config.DownloadToken) == 0 {
+		download, downloadErr := token("download-token")
+		any, config.DownloadToken, err = true, []string{download}, errors.Join(err, downloadErr)
+	}
+	return any, err
+}
+
+// fromKubernetes reports whether Kubernetes sets this for a Service called depot.
+func fromKubernetes(name string) bool {
+	return name == "DEPOT_PORT" || strings.HasPrefix(name, "DEPOT_PORT_") || strings.HasPrefix(name, "DEPOT_SERVICE_")
+}
+
+func (p *program) handler(s store.Store, a *auth.Authenticator, log *slog.Logger) (*handlers.Server, error) {
+	return handlers.New(handlers.Config{Store: s, Auth: a, Log: log, UploadURL: p.url(p.uploadURL), DownloadURLBase: p.url(p.downloadURLBase), Overwrite: p.overwrite, MaxSize: p.maxSize})
+}
+
+// url is one of the two URLs, by default made from the listening address.
+func (p *program) url(given string) string {
+	if given != "" {
+		return given
+	}
+	host, port, _ := net.SplitHostPort(p.listen)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// openStore opens the store, and takes the tokens that were not given from it. kept says where those are.
+func (p *program) openStore() (disk *store.Disk, kept map[string]string, err error) {
+	if disk, err = store.OpenDisk(store.DiskConfig{Dir: p.dir}); err != nil {
+		return nil, nil, errors.New(strings.Replace(err.Error(), "Config.Store", "DEPOT_STORE", 1))
+	}
+	kept = map[string]string{}
+	_, err = generate(&p.auth, func(name string) (string, error) {
+		token, made, err := disk.Secret(name, auth.NewToken)
+		kept[name] = disk.SecretPath(name)
+		p.madeNow = p.madeNow || made
+		return token, err
+	})
+	return disk, kept, err
+}
+
+func (p *program) serve(ctx context.Context) error {
+	log := p.logger()
+	disk, kept, err := p.openStore()
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	authenticator, err := auth.New(p.auth)
+	if err != nil {
+		return fmt.Errorf("the tokens kept in the store: %w", err)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.listen)
+	if err != nil {
+		return fmt.Errorf("DEPOT_LISTEN: %w: free the address or choose another", err)
+	}
+	defer listener.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	host, _, _ := net.SplitHostPort(p.listen)
+	p.listen = net.JoinHostPort(host, port) // the port is the system's choice where 0 was given
+	server, err := p.handler(disk, authenticator, log)
+	if err != nil {
+		return err
+	}
+	if p.auth.UploadAuth == auth.None {
+		log.Warn("everyone who reaches this address may upload and delete: DEPOT_UPLOAD_AUTH is none")
+	}
+	if !disk.KeepsDigests() {
+		log.Warn("the file system keeps no extended attributes: artifacts are served without Repr-Digest")
+	}
+	if err := p.banner(kept); err != nil {
+		return err
+	}
+	log.Info("listening", "address", listener.Addr().String(), "store", p.dir, "upload_url", p.url(p.uploadURL), "download_url_base", p.url(p.downloadURLBase), "version", version())
+	if err := server.Serve(ctx, listener, p.drain); err != nil {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+func (p *program) logger() *slog.Logger {
+	options := &slog.HandlerOptions{Level: p.logLevel}
+	if f, ok := p.stderr.(*os.File); ok && p.logFormat == "" {
+		if st, err := f.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
+			p.logFormat = "text"
+		}
+	}
+	if p.logFormat == "text" {
+		return slog.New(slog.NewTextHandler(p.stderr, options))
+	}
+	return slog.New(slog.NewJSONHandler(p.stderr, options))
+}
+
+// client is what a client has to be told; say chooses how a token is put, path being where depot keeps it, if it does.
+func (p *program) client(kept map[string]string, say func(token, path string) string) handlers.Client {
+	c := handlers.Client{UploadURL: p.url(p.uploadURL), DownloadURLBase: p.url(p.downloadURLBase), DownloadAuth: p.auth.DownloadAuth, DownloadParam: p.auth.DownloadParam}
+	if p.auth.UploadAuth != auth.None {
+		c.UploadToken = say(p.auth.UploadToken[0], kept["upload-token"])
+	}
+	if p.auth.DownloadAuth != auth.None {
+		c.DownloadToken = say(p.auth.DownloadToken[0], kept["download-token"])
+	}
+	return c
+}
+
+// banner greets someone who started depot without giving it tokens. It prints a token only in the run that made it; later
+// the lines read it from where it is kept. A token that was given is never printed.
+func (p *program) banner(kept map[string]string) error {
+	if len(kept) == 0 {
+		return nil
+	}
+	c := p.client(kept, func(token, path string) string {
+		switch {
+		case path == "":
+			return "<the one you set>"
+		case p.madeNow:
+			return token
+		}
+		return handlers.ShellRead(path)
+	})
+	return p.print(c.Welcome(p.dir, p.madeNow))
+}
+
+func (p *program) clientConfig(context.Context) error {
+	given := p.auth
+	if needed, _ := generate(&given, func(string) (string, error) { return "", nil }); needed {
+		disk, _, err := p.openStore()
+		if err != nil {
+			return err
+		}
+		defer disk.Close()
+	}
+	c := p.client(nil, func(token, _ string) string { return token })
+	if p.toml {
+		return p.print(c.TOML())
+	}
+	return p.print(c.Environment())
+}
+
+func (p *program) healthcheck(ctx context.Context) error { return handlers.Ready(ctx, p.url("")) }
+
+func (p *program) print(text string) error {
+	_, err := fmt.Fprintln(p.stdout, strings.TrimSuffix(text, "\n"))
+	return err
+}
+
+func (p *program) help() error {
+	var b strings.Builder
+	b.WriteString(`depot keeps artifacts: the endpoint behind AgentVerse's "Custom HTTP Storage".
+
+Usage: depot [command] [flags]
+
+Commands:
+  serve           take uploads and answer downloads (what depot does without a command)
+  client-config   print AgentVerse's settings for this endpoint, tokens included; --toml for its configuration file
+  token           print a new random token
+  healthcheck     ask the endpoint on this machine whether it is ready; exit status 1 if not
+  version         print the version
+  help            print this
+
+Settings, as flag or environment variable. A flag wins over the variable. A secret has no flag; instead of its variable,
+the same name with _FILE can name a file that holds it, several one a line.
+
+`)
+	for _, s := range p.settings() {
+		names := "--" + s.flag() + ", " + s.name
+		if s.secret {
+			names = s.name + ", " + s.name + "_FILE"
+		}
+		fmt.Fprintf(&b, "  %s (default: %s)\n        %s\n", names, s.fallback, s.meaning)
+	}
+	b.WriteString("\nExit status: 0 done, 1 failed, 2 wrong command line or settings.")
+	return p.print(b.String())
+}
+
+func version() string {
+	v, commit := "(devel)", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if info.Main.Version != "" {
+			v = info.Main.Version
+		}
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				commit = " " + s.Value
+			}
+		}
+	}
+	return fmt.Sprintf("depot %s%s %s %s/%s", v, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// didYouMean names the known word that shares most of its beginning and end with the given one, if that is most of it.
+func didYouMean(word string, known []string) string {
+	best, most := "", len(word)*2/3
+	for _, k := range known {
+		begin, end := 0, 0
+		for begin < min(len(word), len(k)) && word[begin] == k[begin] {
+			begin++
+		}
+		for end < min(len(word), len(k))-begin && word[len(word)-1-end] == k[len(k)-1-end] {
+			end++
+		}
+		if begin+end > most {
+			best, most = k, begin+end
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return ": did you mean " + best + "?"
+}
