@@ -29,15 +29,20 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the second signal finds its default again, and ends the process at once
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel()
+		os.Exit(128 + int((<-signals).(syscall.Signal))) // a second signal does not wait for the drain
+	}()
 	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
-	var wrong usageError
-	switch {
-	case errors.As(err, &wrong):
-		fmt.Fprintln(os.Stderr, wrong.Error())
+	if wrong := (usageError)(nil); errors.As(err, &wrong) {
+		fmt.Fprintln(os.Stderr, wrong)
 		os.Exit(2)
-	case err != nil:
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "depot: %v\n", err)
 		os.Exit(1)
 	}
@@ -129,7 +134,13 @@ func text(target *string) func(string) error {
 }
 
 func lines(target *[]string) func(string) error {
-	return func(v string) error { *target = strings.Split(v, "\n"); return nil }
+	return func(v string) error {
+		*target = nil
+		for line := range strings.SplitSeq(v, "\n") {
+			*target = append(*target, strings.TrimSpace(line))
+		}
+		return nil
+	}
 }
 
 // parsed reports a bad value without repeating it: it may be a secret that was meant for another setting.
@@ -251,7 +262,7 @@ func (s setting) apply(flags, environment map[string]string) error {
 		if err != nil {
 			return fmt.Errorf("%s_FILE: %w", s.name, err)
 		}
-		return s.set(strings.ReplaceAll(strings.TrimSpace(string(content)), "\r\n", "\n"))
+		return s.set(strings.TrimSpace(string(content)))
 	}
 	switch {
 	case s.secret && present:

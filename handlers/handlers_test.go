@@ -57,7 +57,7 @@ func start(t *testing.T, change func(*options)) *server {
 	s.url = "http://" + listener.Addr().String()
 	o := options{
 		auth:     auth.Config{UploadAuth: auth.Bearer, UploadToken: []string{uploadToken}, DownloadAuth: auth.QueryParam, DownloadParam: "token", DownloadToken: []string{downloadToken}},
-		handlers: handlers.Config{UploadURL: s.url, DownloadURLBase: s.url, MaxSize: 32 << 20, Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))},
+		handlers: handlers.Config{UploadURL: s.url, DownloadURLBase: s.url, MaxSize: 32 << 20, Log: jsonLog(s.log)},
 		drain:    10 * time.Second,
 	}
 	if change != nil {
@@ -90,6 +90,10 @@ func start(t *testing.T, change func(*options)) *server {
 		}
 	})
 	return s
+}
+
+func jsonLog(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 type syncBuffer struct {

@@ -263,6 +263,14 @@ func pathOf(base string) string {
 	return u.EscapedPath()
 }
 
+// atMost is a size that the endpoint takes.
+func (c *check) atMost(size int) int {
+	if c.e.MaxSize > 0 {
+		return int(min(int64(size), c.e.MaxSize))
+	}
+	return size
+}
+
 // random are n bytes no one has seen before.
 func random(n int) []byte {
 	b := make([]byte, n)

@@ -25,7 +25,7 @@ type Endpoint struct {
 	DownloadTokens []string // every one of them is tried
 
 	Overwrite bool  // whether an upload replaces other bytes
-	MaxSize   int64 // limit in bytes; above 64 MiB the checks at the limit are left out
+	MaxSize   int64 // limit in bytes, at least 300,000; 0 or above 64 MiB: the checks at the limit are left out
 
 	// Client sends the requests, but for those that no client would; nil means one that follows no redirects.
 	Client *http.Client
