@@ -95,7 +95,12 @@ type program struct {
 	drain                                   time.Duration
 	logFormat                               string
 	logLevel                                slog.Level
-	madeNow                                 bool // a token was generated in this run
+	kept                                    map[string]keptToken // by name: the tokens that were not given
+}
+
+type keptToken struct {
+	path string
+	made bool // in this run
 }
 
 // setting is one row of the table that is --help, and README's. A flag wins over the environment, that over the default. A
@@ -280,26 +285,13 @@ func (s setting) apply(flags, environment map[string]string) error {
 // check has auth and handlers validate their settings, before anything is made or opened: a problem a line.
 func (p *program) check() string {
 	config := p.auth
-	_, _ = generate(&config, func(string) (string, error) { return auth.NewToken(), nil })
+	_, _ = config.Complete(func(string) (string, error) { return auth.NewToken(), nil })
 	authenticator, authErr := auth.New(config)
 	_, handlersErr := p.handler(nil, authenticator, nil)
 	if err := errors.Join(authErr, handlersErr); err != nil {
 		return err.Error()
 	}
 	return ""
-}
-
-// generate fills in the tokens that are wanted and were not given, and says whether there are any.
-func generate(config *auth.Config, token func(name string) (string, error)) (any bool, err error) {
-	if config.UploadAuth != auth.None && len(config.UploadToken) == 0 {
-		upload, uploadErr := token("upload-token")
-		any, config.UploadToken, err = true, []string{upload}, uploadErr
-	}
-	if config.DownloadAuth != auth.None && len(config.DownloadToken) == 0 {
-		download, downloadErr := token("download-token")
-		any, config.DownloadToken, err = true, []string{download}, errors.Join(err, downloadErr)
-	}
-	return any, err
 }
 
 // fromKubernetes reports whether Kubernetes sets this for a Service called depot.
@@ -323,24 +315,24 @@ func (p *program) url(given string) string {
 	return "http://" + net.JoinHostPort(host, port)
 }
 
-// openStore opens the store, and takes the tokens that were not given from it. kept says where those are.
-func (p *program) openStore() (disk *store.Disk, kept map[string]string, err error) {
-	if disk, err = store.OpenDisk(store.DiskConfig{Dir: p.dir}); err != nil {
-		return nil, nil, errors.New(strings.Replace(err.Error(), "Config.Store", "DEPOT_STORE", 1))
+// openStore opens the store, and takes from it the tokens that were not given.
+func (p *program) openStore() (*store.Disk, error) {
+	disk, err := store.OpenDisk(store.DiskConfig{Dir: p.dir})
+	if err != nil {
+		return nil, errors.New(strings.Replace(err.Error(), "Config.Store", "DEPOT_STORE", 1))
 	}
-	kept = map[string]string{}
-	_, err = generate(&p.auth, func(name string) (string, error) {
+	p.kept = map[string]keptToken{}
+	_, err = p.auth.Complete(func(name string) (string, error) {
 		token, made, err := disk.Secret(name, auth.NewToken)
-		kept[name] = disk.SecretPath(name)
-		p.madeNow = p.madeNow || made
+		p.kept[name] = keptToken{disk.SecretPath(name), made}
 		return token, err
 	})
-	return disk, kept, err
+	return disk, err
 }
 
 func (p *program) serve(ctx context.Context) error {
 	log := p.logger()
-	disk, kept, err := p.openStore()
+	disk, err := p.openStore()
 	if err != nil {
 		return err
 	}
@@ -367,7 +359,7 @@ func (p *program) serve(ctx context.Context) error {
 	if !disk.KeepsDigests() {
 		log.Warn("the file system keeps no extended attributes: artifacts are served without Repr-Digest")
 	}
-	if err := p.banner(kept); err != nil {
+	if err := p.banner(); err != nil {
 		return err
 	}
 	log.Info("listening", "address", listener.Addr().String(), "store", p.dir, "upload_url", p.url(p.uploadURL), "download_url_base", p.url(p.downloadURLBase), "version", version())
@@ -391,46 +383,48 @@ func (p *program) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(p.stderr, options))
 }
 
-// client is what a client has to be told; say chooses how a token is put, path being where depot keeps it, if it does.
-func (p *program) client(kept map[string]string, say func(token, path string) string) handlers.Client {
+// client is what a client has to be told; say chooses how a token is put.
+func (p *program) client(say func(token string, kept keptToken) string) handlers.Client {
 	c := handlers.Client{UploadURL: p.url(p.uploadURL), DownloadURLBase: p.url(p.downloadURLBase), DownloadAuth: p.auth.DownloadAuth, DownloadParam: p.auth.DownloadParam}
 	if p.auth.UploadAuth != auth.None {
-		c.UploadToken = say(p.auth.UploadToken[0], kept["upload-token"])
+		c.UploadToken = say(p.auth.UploadToken[0], p.kept["upload-token"])
 	}
 	if p.auth.DownloadAuth != auth.None {
-		c.DownloadToken = say(p.auth.DownloadToken[0], kept["download-token"])
+		c.DownloadToken = say(p.auth.DownloadToken[0], p.kept["download-token"])
 	}
 	return c
 }
 
 // banner greets someone who started depot without giving it tokens. It prints a token only in the run that made it; later
 // the lines read it from where it is kept. A token that was given is never printed.
-func (p *program) banner(kept map[string]string) error {
-	if len(kept) == 0 {
+func (p *program) banner() error {
+	if len(p.kept) == 0 {
 		return nil
 	}
-	c := p.client(kept, func(token, path string) string {
+	made := false
+	c := p.client(func(token string, kept keptToken) string {
+		made = made || kept.made
 		switch {
-		case path == "":
+		case kept.path == "":
 			return "<the one you set>"
-		case p.madeNow:
+		case kept.made:
 			return token
 		}
-		return handlers.ShellRead(path)
+		return handlers.ShellRead(kept.path)
 	})
-	return p.print(c.Welcome(p.dir, p.madeNow))
+	return p.print(c.Welcome(p.dir, made))
 }
 
 func (p *program) clientConfig(context.Context) error {
-	given := p.auth
-	if needed, _ := generate(&given, func(string) (string, error) { return "", nil }); needed {
-		disk, _, err := p.openStore()
+	config := p.auth
+	if missing, _ := config.Complete(func(string) (string, error) { return "", nil }); missing {
+		disk, err := p.openStore()
 		if err != nil {
 			return err
 		}
 		defer disk.Close()
 	}
-	c := p.client(nil, func(token, _ string) string { return token })
+	c := p.client(func(token string, _ keptToken) string { return token })
 	if p.toml {
 		return p.print(c.TOML())
 	}
@@ -473,19 +467,13 @@ the same name with _FILE can name a file that holds it, several one a line.
 	return p.print(b.String())
 }
 
+// version is what the go command stamped into the binary: a tag, or a commit and its time.
 func version() string {
-	v, commit := "(devel)", ""
+	v := "(unknown)"
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" {
-			v = info.Main.Version
-		}
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				commit = " " + s.Value
-			}
-		}
+		v = info.Main.Version
 	}
-	return fmt.Sprintf("depot %s%s %s %s/%s", v, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("depot %s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // didYouMean names the known word that shares most of its beginning and end with the given one, if that is most of it.

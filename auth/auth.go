@@ -44,6 +44,26 @@ type Config struct {
 	DownloadToken []string // any of them grants download everywhere, and nothing else
 }
 
+// Complete fills in the tokens that are wanted and not there, with what token returns for the name of each, and reports
+// whether there were any.
+func (cfg *Config) Complete(token func(name string) (string, error)) (missing bool, err error) {
+	if cfg.UploadAuth != None && len(cfg.UploadToken) == 0 {
+		upload, uploadErr := token(uploadName)
+		missing, cfg.UploadToken, err = true, []string{upload}, uploadErr
+	}
+	if cfg.DownloadAuth != None && len(cfg.DownloadToken) == 0 {
+		download, downloadErr := token(downloadName)
+		missing, cfg.DownloadToken, err = true, []string{download}, errors.Join(err, downloadErr)
+	}
+	return missing, err
+}
+
+// The names of the identities that the configured tokens stand for.
+const (
+	uploadName   = "upload-token"
+	downloadName = "download-token"
+)
+
 // Identity is who a request comes from. The zero Identity may do nothing.
 type Identity struct {
 	Name    string // for the log; never secret
@@ -95,8 +115,8 @@ func New(cfg Config) (*Authenticator, error) {
 	if cfg.DownloadAuth == QueryParam {
 		a.param = cfg.DownloadParam
 	}
-	a.add("upload-token", cfg.UploadToken, Upload|Delete)
-	a.add("download-token", cfg.DownloadToken, Download)
+	a.add(uploadName, cfg.UploadToken, Upload|Delete)
+	a.add(downloadName, cfg.DownloadToken, Download)
 	return a, nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +42,7 @@ func (d *Disk) Put(ctx context.Context, key Key, body io.Reader, opts PutOptions
 // outdated, publish looks again.
 func (d *Disk) publish(ctx context.Context, key Key, upload *staged, opts PutOptions, exists bool) (Info, Outcome, error) {
 	for range 100 {
-		info, outcome, err := d.place(ctx, key, upload, opts, exists)
+		info, outcome, err := d.tryPublish(ctx, key, upload, opts, exists)
 		switch {
 		case errors.Is(err, unix.EEXIST): // another upload was first
 			exists = true
@@ -54,64 +56,67 @@ func (d *Disk) publish(ctx context.Context, key Key, upload *staged, opts PutOpt
 	return Info{}, 0, errors.New("the key was made and removed 100 times during this upload")
 }
 
-// place tries once: as a new artifact, or as one that takes the place of what exists.
-func (d *Disk) place(ctx context.Context, key Key, upload *staged, opts PutOptions, exists bool) (Info, Outcome, error) {
-	dir, err := d.makeDir(key)
+// tryPublish tries once: as a new artifact, or as one that takes the place of what exists.
+func (d *Disk) tryPublish(ctx context.Context, key Key, upload *staged, opts PutOptions, exists bool) (Info, Outcome, error) {
+	at, err := d.makeDirs(key)
 	if err != nil {
 		return Info{}, 0, err
 	}
-	defer unix.Close(dir)
+	defer at.close()
 	if exists {
-		stored, same, err := upload.compare(ctx, dir, key, opts)
-		if same || err != nil {
-			return stored, Unchanged, err
-		}
-	}
-	if err := upload.seal(); err != nil {
-		return Info{}, 0, err
-	}
-	info, err := statArtifact(int(upload.Fd()), key)
-	if err != nil {
-		return Info{}, 0, err
-	}
-	info.SHA256 = upload.sha256 // also where the file system keeps no attributes
-	if exists {
-		if err := upload.replace(dir, key.File()); err != nil {
+		stored, same, err := upload.compare(ctx, at.name, key, opts)
+		if err != nil {
 			return Info{}, 0, err
 		}
-		return info, Replaced, syncDir(dir)
-	}
-	if err := upload.linkTo(dir, key.File()); err != nil {
-		return Info{}, 0, err
-	}
-	return info, Created, syncDir(dir)
-}
-
-// seal records the digest with the file and makes both durable. An fsync that failed is not tried again: the kernel may
-// have dropped the pages and would report success the second time.
-func (f *staged) seal() error {
-	if f.sealed {
-		return nil
-	}
-	if f.in.attributes {
-		if err := f.setDigest(); err != nil {
-			return fmt.Errorf("record the digest: %w", err)
+		if same {
+			// Durable like a new one: the upload that placed it may not have come to that yet.
+			return stored, Unchanged, d.sync(at)
 		}
 	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("fsync: %w", err)
+	modified, err := upload.seal()
+	if err != nil {
+		return Info{}, 0, err
+	}
+	outcome := Created
+	if exists {
+		outcome = Replaced
+		err = upload.replace(at.name, key.File())
+	} else {
+		err = upload.linkTo(at.name, key.File())
+	}
+	if err != nil {
+		return Info{}, 0, err
+	}
+	return Info{Key: key, Size: upload.size, ModTime: modified, SHA256: upload.sha256}, outcome, d.sync(at)
+}
+
+// seal records the digest with the file, makes both durable, and returns the time of the last change. An fsync that
+// failed is not tried again: the kernel may have dropped the pages and would report success the second time.
+func (f *staged) seal() (modified time.Time, err error) {
+	if f.in.attributes && !f.sealed {
+		if err := f.setDigest(); err != nil {
+			return time.Time{}, fmt.Errorf("record the digest: %w", err)
+		}
+	}
+	if !f.sealed {
+		if err := f.Sync(); err != nil {
+			return time.Time{}, fmt.Errorf("fsync: %w", err)
+		}
 	}
 	f.sealed = true
-	return nil
+	st, err := f.Stat()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return st.ModTime(), nil
 }
 
 func (f *staged) setDigest() error {
 	return unix.Fsetxattr(int(f.Fd()), digestAttribute, f.sha256[:], 0)
 }
 
-// compare looks at the artifact that already has the key. The same bytes are made durable, since the upload that placed
-// them may not have come to that yet. Other bytes are an error unless they may be replaced; [unix.ENOENT] means that the
-// artifact has gone.
+// compare looks at the artifact that already has the key. Other bytes are an error unless they may be replaced;
+// [unix.ENOENT] means that the artifact has gone. The same bytes are fsynced, since whoever placed them may not have.
 func (f *staged) compare(ctx context.Context, dir int, key Key, opts PutOptions) (stored Info, same bool, err error) {
 	file, stored, err := openArtifact(dir, key)
 	if err != nil {
@@ -130,7 +135,7 @@ func (f *staged) compare(ctx context.Context, dir int, key Key, opts PutOptions)
 		if err := file.Sync(); err != nil {
 			return Info{}, false, fmt.Errorf("fsync: %w", err)
 		}
-		return stored, true, syncDir(dir)
+		return stored, true, nil
 	}
 	if !opts.Overwrite {
 		return Info{}, false, &ConflictError{Stored: stored, Size: f.size, SHA256: f.sha256}
@@ -138,26 +143,41 @@ func (f *staged) compare(ctx context.Context, dir int, key Key, opts PutOptions)
 	return stored, false, nil
 }
 
-// mostDurable bounds the memory for directory names, in entries of about 100 bytes.
-const mostDurable = 10_000
-
-// makeDir opens the directory for a key, making what is missing. Every name on the way to it is durable when it
-// returns: the ones this process has not seen before are fsynced even if they were there, since another upload, or a
-// process that was killed, may have made them a moment ago and not come to it.
-func (d *Disk) makeDir(key Key) (int, error) {
-	namespace, err := d.makeDurableDir(d.fd(), key.namespace, key.namespace)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(namespace)
-	return d.makeDurableDir(namespace, key.name, key.namespace+"/"+key.name)
+// place is the directory of a key and the ones it is in, open for publishing.
+type place struct {
+	root, namespace, name int      // descriptors; root is the store's
+	unsure                []unsure // names on the way that may not be on disk yet
 }
 
-func (d *Disk) makeDurableDir(parent int, name, path string) (int, error) {
-	d.mu.Lock()
-	_, known := d.durable[path]
-	d.mu.Unlock()
-	if known {
+type unsure struct {
+	parent int    // descriptor of the directory the name is in
+	path   string // in the store
+}
+
+func (p *place) close() {
+	if p.namespace >= 0 {
+		_ = unix.Close(p.namespace)
+	}
+	if p.name >= 0 {
+		_ = unix.Close(p.name)
+	}
+}
+
+// makeDirs opens the directories for a key, making what is missing.
+func (d *Disk) makeDirs(key Key) (_ *place, err error) {
+	p := &place{root: d.fd(), namespace: -1, name: -1}
+	if p.namespace, err = d.makeDir(p, p.root, key.namespace, key.namespace); err == nil {
+		p.name, err = d.makeDir(p, p.namespace, key.name, key.namespace+"/"+key.name)
+	}
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (d *Disk) makeDir(p *place, parent int, name, path string) (int, error) {
+	if d.isDurable(path) {
 		if fd, err := openDirAt(parent, name); !errors.Is(err, unix.ENOENT) {
 			return fd, err
 		}
@@ -173,20 +193,46 @@ func (d *Disk) makeDurableDir(parent int, name, path string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := syncDir(parent); err != nil {
-		_ = unix.Close(fd)
-		return -1, err
+	p.unsure = append(p.unsure, unsure{parent, path})
+	return fd, nil
+}
+
+// sync makes the names on the way to an artifact durable, its own first. A directory that this process has not seen
+// before is included even if it was there: another upload, or a process that was killed, may have made it a moment ago
+// and not come to its fsync.
+func (d *Disk) sync(p *place) error {
+	if err := syncDir(p.name); err != nil {
+		return fmt.Errorf("fsync the directory: %w", err)
 	}
+	for _, u := range slices.Backward(p.unsure) {
+		if err := syncDir(u.parent); err != nil {
+			return fmt.Errorf("fsync the directory above %s: %w", u.path, err)
+		}
+		d.setDurable(u.path)
+	}
+	return nil
+}
+
+// mostDurable bounds the memory for directory names, in entries of about 100 bytes.
+const mostDurable = 10_000
+
+func (d *Disk) isDurable(path string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, known := d.durable[path]
+	return known
+}
+
+func (d *Disk) setDurable(path string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.durable) >= mostDurable {
 		clear(d.durable)
 	}
 	d.durable[path] = struct{}{}
-	return fd, nil
 }
 
-// forget makes the next makeDir look at the key's directories afresh.
+// forget makes the next makeDirs look at the key's directories afresh.
 func (d *Disk) forget(key Key) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
