@@ -246,9 +246,7 @@ func checkTokens(name string, secrets []string, inURL bool, fail func(string, ..
 	}
 }
 
+const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
 // unreserved reports whether a text is the same in a URL with and without percent-encoding (RFC 3986, section 2.3).
-func unreserved(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._~-", r))
-	})
-}
+func unreserved(s string) bool { return strings.TrimLeft(s, alphanumeric+"._~-") == "" }

@@ -91,7 +91,7 @@ func (c Client) CurlDownload(key, file string) string {
 // were just made, into AgentVerse.
 func (c Client) Welcome(dir string, made bool) string {
 	const key = "demo/hello/1.0.0.zip"
-	text := fmt.Sprintf("\ndepot keeps artifacts in %s\n\nUpload an archive (an empty one):\n  %s\n\nDownload it:\n  %s\n\n", dir, c.CurlUpload(key), c.CurlDownload(key, "hello.zip"))
+	text := fmt.Sprintf("\ndepot keeps artifacts in %s\n\nUpload an archive (an empty one):\n  %s\n\nDownload it:\n  %s\n\n", dir, c.CurlUpload(key), c.CurlDownload(key, "/tmp/hello.zip"))
 	if made {
 		return text + fmt.Sprintf("The tokens were made just now and are kept below %s/.depot for the next start.\nAgentVerse's settings:\n\n%s\n", strings.TrimRight(dir, "/"), c.Environment())
 	}
@@ -102,9 +102,8 @@ func (c Client) Welcome(dir string, made bool) string {
 func ShellRead(path string) string { return "$(cat " + shellQuote(path) + ")" }
 
 func shellQuote(s string) string {
-	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_-./:+=@~", r))
-	}) {
+	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./:+=@"
+	if s != "" && strings.TrimLeft(s, plain) == "" {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"

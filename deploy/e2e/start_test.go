@@ -64,7 +64,7 @@ func paste(t *testing.T, p *process, want string) {
 		t.Fatalf("the banner has %d curl lines:\n%s", len(lines), p.stdout)
 	}
 	for _, line := range lines {
-		sh := exec.CommandContext(t.Context(), "sh", "-c", line[1])
+		sh := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(line[1], "/tmp/hello.zip", p.dir+"/hello.zip", 1))
 		sh.Dir = p.dir
 		if out, err := sh.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", line[1], err, out)

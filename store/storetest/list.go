@@ -121,7 +121,10 @@ func testListStops(t *testing.T, s store.Store) {
 		mustPut(t, s, Key(t, text), []byte(text))
 	}
 	n := 0
-	for range s.List(t.Context(), "") {
+	for _, err := range s.List(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if n++; n == 3 {
 			break
 		}
