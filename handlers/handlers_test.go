@@ -24,7 +24,13 @@ import (
 	"depot/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if staging := os.Getenv(traceVariable); staging != "" {
+		fmt.Fprintln(os.Stderr, serveForTrace(os.Args[1], staging == "named"))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // server is a depot on a real listener and a real directory.
 type server struct {
