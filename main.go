@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -65,19 +66,21 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) erro
 	if slices.ContainsFunc(args, func(a string) bool { return a == "-h" || a == "-help" || a == "--help" }) {
 		command = "help"
 	}
-	switch command {
-	case "help":
+	switch {
+	case command == "help":
 		return p.help()
-	case "version":
+	case command == "version" && len(args) == 0:
 		return p.print(version())
-	case "token":
+	case command == "token" && len(args) == 0:
 		return p.print(auth.NewToken())
 	}
 	commands := map[string]func(context.Context) error{"serve": p.serve, "client-config": p.clientConfig, "healthcheck": p.healthcheck}
 	action, known := commands[command]
 	if !known {
-		return usageError{"there is no such command" + didYouMean(command, []string{"serve", "client-config", "token", "healthcheck", "version", "help"})}
+		known := []string{"serve", "client-config", "token", "healthcheck", "version", "help"}
+		return usageError{"this is not one of the commands " + strings.Join(known, ", ") + ", or takes no arguments" + didYouMean(command, known)}
 	}
+	p.flags = args
 	if err := p.load(args, env, command == "client-config"); err != nil {
 		return err
 	}
@@ -87,6 +90,7 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) erro
 // program is one run of a command, with its settings.
 type program struct {
 	stdout, stderr io.Writer
+	flags          []string // as given
 
 	listen, dir, uploadURL, downloadURLBase string
 	auth                                    auth.Config
@@ -127,7 +131,7 @@ func (p *program) settings() []setting {
 		{"DEPOT_DOWNLOAD_AUTH", "query_param", "query_param, bearer_header, or none to let everyone download; a bearer header works under query_param too", text((*string)(&p.auth.DownloadAuth)), false},
 		{"DEPOT_DOWNLOAD_PARAM", "token", "name of the query parameter under query_param", text(&p.auth.DownloadParam), false},
 		{"DEPOT_OVERWRITE", "false", "true lets an upload replace a published version by other bytes", parsed(&p.overwrite, strconv.ParseBool, "give true or false"), false},
-		{"DEPOT_MAX_SIZE", "1GiB", "largest archive that is taken; units B, KiB, MiB, GiB, TiB", parsed(&p.maxSize, size, "give a size like 500MiB or 2GiB"), false},
+		{"DEPOT_MAX_SIZE", "1GiB", "largest archive that is taken; for example 500MiB or 2GiB", parsed(&p.maxSize, size, "give a size like 500MiB or 2GiB; the units are KiB, MiB, GiB, TiB"), false},
 		{"DEPOT_DRAIN_TIMEOUT", "25s", "how long requests in flight may take after SIGTERM", parsed(&p.drain, timeout, "give a duration like 25s or 2m"), false},
 		{"DEPOT_LOG_FORMAT", "text on a terminal, else json", "text or json", parsed(&p.logFormat, format, "give text or json"), false},
 		{"DEPOT_LOG_LEVEL", "info", "debug, info, warn or error", parsed(&p.logLevel, level, "give debug, info, warn or error"), false},
@@ -159,7 +163,10 @@ func parsed[T any](target *T, parse func(string) (T, error), advice string) func
 }
 
 func address(v string) (string, error) {
-	_, _, err := net.SplitHostPort(v)
+	_, port, err := net.SplitHostPort(v)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
 	return v, err
 }
 
@@ -221,17 +228,17 @@ func (p *program) load(args, env []string, clientConfig bool) error {
 	}
 	for err := set.Parse(args); err != nil || set.NArg() > 0; err = set.Parse(args) {
 		if args = set.Args(); err != nil {
-			wrong = append(wrong, fmt.Sprintf("%v (secrets have no flag: they come from the environment or a file)", err))
+			wrong = append(wrong, err.Error()+": a secret comes from its variable or file, every other setting has a flag in --help")
 		} else {
 			args = args[1:]
-			wrong = append(wrong, "there is an argument that belongs to no flag")
+			wrong = append(wrong, "there is an argument that belongs to no flag: write --flag=value, or --flag alone where it is true or false")
 		}
 	}
 	for _, e := range env {
 		name, value, _ := strings.Cut(e, "=")
 		environment[name] = value
 		if strings.HasPrefix(name, "DEPOT_") && !slices.Contains(known, name) && !fromKubernetes(name) {
-			wrong = append(wrong, name+": there is no such setting"+didYouMean(name, known))
+			wrong = append(wrong, name+": there is no such setting: unset it"+didYouMean(name, known))
 		}
 	}
 	for _, s := range table {
@@ -265,7 +272,7 @@ func (s setting) apply(flags, environment map[string]string) error {
 	if path, inFile := environment[s.name+"_FILE"]; s.secret && inFile && !present {
 		content, err := os.ReadFile(path)
 		if err != nil {
-			return fmt.Errorf("%s_FILE: %w", s.name, err)
+			return fmt.Errorf("%s_FILE: %w: make the file readable, or unset the variable", s.name, err)
 		}
 		return s.set(strings.TrimSpace(string(content)))
 	}
@@ -303,10 +310,10 @@ func (p *program) handler(s store.Store, a *auth.Authenticator, log *slog.Logger
 	return handlers.New(handlers.Config{Store: s, Auth: a, Log: log, UploadURL: p.url(p.uploadURL), DownloadURLBase: p.url(p.downloadURLBase), Overwrite: p.overwrite, MaxSize: p.maxSize})
 }
 
-// url is one of the two URLs, by default made from the listening address.
+// url is one of the two URLs without a slash at its end, by default made from the listening address.
 func (p *program) url(given string) string {
 	if given != "" {
-		return given
+		return strings.TrimRight(given, "/")
 	}
 	host, port, _ := net.SplitHostPort(p.listen)
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
@@ -324,7 +331,7 @@ func (p *program) openStore() (*store.Disk, error) {
 	p.kept = map[string]keptToken{}
 	_, err = p.auth.Complete(func(name string) (string, error) {
 		token, made, err := disk.Secret(name, auth.NewToken)
-		p.kept[name] = keptToken{disk.SecretPath(name), made}
+		p.kept[name] = keptToken{store.SecretPath(p.dir, name), made}
 		return token, err
 	})
 	return disk, err
@@ -332,6 +339,12 @@ func (p *program) openStore() (*store.Disk, error) {
 
 func (p *program) serve(ctx context.Context) error {
 	log := p.logger()
+	// First of all, so that a start that fails on a busy address has made nothing.
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.listen)
+	if err != nil {
+		return fmt.Errorf("DEPOT_LISTEN: %w: choose another address, or free this one", err)
+	}
+	defer listener.Close()
 	disk, err := p.openStore()
 	if err != nil {
 		return err
@@ -341,11 +354,6 @@ func (p *program) serve(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the tokens kept in the store: %w", err)
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.listen)
-	if err != nil {
-		return fmt.Errorf("DEPOT_LISTEN: %w: free the address or choose another", err)
-	}
-	defer listener.Close()
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	host, _, _ := net.SplitHostPort(p.listen)
 	p.listen = net.JoinHostPort(host, port) // the port is the system's choice where 0 was given
@@ -412,17 +420,16 @@ func (p *program) banner() error {
 		}
 		return handlers.ShellRead(kept.path)
 	})
-	return p.print(c.Welcome(p.dir, made))
+	return p.print(c.Welcome(p.dir, made, p.flags))
 }
 
 func (p *program) clientConfig(context.Context) error {
-	config := p.auth
-	if missing, _ := config.Complete(func(string) (string, error) { return "", nil }); missing {
-		disk, err := p.openStore()
-		if err != nil {
-			return err
-		}
-		defer disk.Close()
+	_, err := p.auth.Complete(func(name string) (string, error) { return store.ReadSecret(p.dir, name) })
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("no tokens are kept in %s: give client-config the settings the server has, or start the server first", p.dir)
+	}
+	if err != nil {
+		return err
 	}
 	c := p.client(func(token string, _ keptToken) string { return token })
 	if p.toml {
@@ -463,7 +470,7 @@ the same name with _FILE can name a file that holds it, several one a line.
 		}
 		fmt.Fprintf(&b, "  %s (default: %s)\n        %s\n", names, s.fallback, s.meaning)
 	}
-	b.WriteString("\nExit status: 0 done, 1 failed, 2 wrong command line or settings.")
+	b.WriteString("\nExit status: 0 done, 1 failed, 2 wrong command line or settings; 130 or 143 when a second signal cut the end short.")
 	return p.print(b.String())
 }
 
@@ -494,5 +501,5 @@ func didYouMean(word string, known []string) string {
 	if best == "" {
 		return ""
 	}
-	return ": did you mean " + best + "?"
+	return " (did you mean " + best + "?)"
 }

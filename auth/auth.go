@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -23,6 +24,11 @@ const (
 	Delete
 	Download
 )
+
+// String is the action as a verb.
+func (a Action) String() string {
+	return map[Action]string{Upload: "upload", Delete: "delete", Download: "download"}[a]
+}
 
 // Mode says how a kind of request is authenticated.
 type Mode string
@@ -223,11 +229,10 @@ func (cfg Config) validate() error {
 	}
 	checkTokens("Config.UploadToken", cfg.UploadToken, false, fail)
 	checkTokens("Config.DownloadToken", cfg.DownloadToken, cfg.DownloadAuth == QueryParam, fail)
-	for _, up := range cfg.UploadToken {
-		for _, down := range cfg.DownloadToken {
-			if up == down && up != "" {
-				fail("Config.DownloadToken: one of its tokens is also in Config.UploadToken; download tokens end up in URLs that many people see: use different ones")
-			}
+	for _, down := range cfg.DownloadToken {
+		if down != "" && slices.Contains(cfg.UploadToken, down) {
+			fail("Config.DownloadToken: one of its tokens is also in Config.UploadToken; download tokens end up in URLs that many people see: use different ones")
+			break
 		}
 	}
 	return errors.Join(errs...)

@@ -88,14 +88,18 @@ func (c Client) CurlDownload(key, file string) string {
 }
 
 // Welcome greets someone who just started an endpoint on a directory: what to paste into a shell and, when the tokens
-// were just made, into AgentVerse.
-func (c Client) Welcome(dir string, made bool) string {
+// were just made, into AgentVerse. flags are those the server was started with, for the command that prints them again.
+func (c Client) Welcome(dir string, made bool, flags []string) string {
 	const key = "demo/hello/1.0.0.zip"
 	text := fmt.Sprintf("\ndepot keeps artifacts in %s\n\nUpload an archive (an empty one):\n  %s\n\nDownload it:\n  %s\n\n", dir, c.CurlUpload(key), c.CurlDownload(key, "/tmp/hello.zip"))
 	if made {
 		return text + fmt.Sprintf("The tokens were made just now and are kept below %s/.depot for the next start.\nAgentVerse's settings:\n\n%s\n", strings.TrimRight(dir, "/"), c.Environment())
 	}
-	return text + "AgentVerse's settings, with the tokens: depot client-config\n\n"
+	again := "depot client-config"
+	for _, f := range flags {
+		again += " " + shellQuote(f)
+	}
+	return text + "AgentVerse's settings, with the tokens: " + again + "\n\n"
 }
 
 // ShellRead is a shell expression for a token that is kept in a file.
@@ -121,7 +125,7 @@ func Ready(ctx context.Context, url string) error {
 	defer transport.CloseIdleConnections()
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
-		return err
+		return fmt.Errorf("nothing answers: %w: is depot running, and with the same DEPOT_LISTEN?", err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {

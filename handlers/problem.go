@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -34,8 +35,8 @@ func (r *refusal) Error() string { return r.detail }
 
 func refuse(status int, detail string) error { return &refusal{status: status, detail: detail} }
 
-func forbidden(id auth.Identity) error {
-	return &refusal{http.StatusForbidden, "the token of " + id.Name + " is valid but does not allow this: use one that does", `Bearer error="insufficient_scope"`}
+func forbidden(id auth.Identity, action auth.Action) error {
+	return &refusal{http.StatusForbidden, fmt.Sprintf("the token is valid, but %s may not %s here: use a token that may", id.Name, action), `Bearer error="insufficient_scope"`}
 }
 
 // problemFor is the one place where errors become status codes.

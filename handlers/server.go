@@ -173,7 +173,7 @@ func (s *Server) serve(c echo.Context) error {
 		return keyErr
 	}
 	if !id.May(action, key.Namespace()) {
-		return forbidden(id)
+		return forbidden(id, action)
 	}
 	switch action {
 	case auth.Upload:

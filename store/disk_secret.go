@@ -3,7 +3,9 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,8 +16,8 @@ import (
 // processes, one generates and the others get its text.
 func (d *Disk) Secret(name string, generate func() string) (text string, made bool, err error) {
 	for range 2 {
-		text, err = d.readSecret(name)
-		if !errors.Is(err, unix.ENOENT) {
+		text, err = ReadSecret(d.path, name)
+		if !errors.Is(err, fs.ErrNotExist) {
 			return text, false, err
 		}
 		text = generate()
@@ -23,23 +25,19 @@ func (d *Disk) Secret(name string, generate func() string) (text string, made bo
 		case err == nil:
 			return text, true, nil
 		case !errors.Is(err, unix.EEXIST):
-			return "", false, fmt.Errorf("keep %s: %w", d.SecretPath(name), classify(err))
+			return "", false, fmt.Errorf("keep %s: %w", SecretPath(d.path, name), classify(err))
 		}
 	}
-	return "", false, fmt.Errorf("keep %s: it is made and removed by turns", d.SecretPath(name))
+	return "", false, fmt.Errorf("keep %s: it is made and removed by turns", SecretPath(d.path, name))
 }
 
-// SecretPath is where Secret keeps a text, for people.
-func (d *Disk) SecretPath(name string) string { return d.path + "/" + stateDir + "/" + name }
+// SecretPath is where the store in a directory keeps a text.
+func SecretPath(dir, name string) string { return filepath.Join(dir, stateDir, name) }
 
-func (d *Disk) readSecret(name string) (string, error) {
-	fd, err := openAt(d.state, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return "", err
-	}
-	f := newFile(fd, d.SecretPath(name))
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, 64<<10))
+// ReadSecret returns a text that the store in a directory keeps, without opening the store or changing anything in it;
+// fs.ErrNotExist if there is none.
+func ReadSecret(dir, name string) (string, error) {
+	text, err := os.ReadFile(SecretPath(dir, name))
 	return strings.TrimSpace(string(text)), err
 }
 

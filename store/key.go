@@ -33,7 +33,7 @@ func ParseKey(escaped string) (Key, error) {
 	namespace, rest, _ := strings.Cut(escaped, "/")
 	name, file, found := strings.Cut(rest, "/")
 	if !found || strings.Contains(file, "/") {
-		return Key{}, fmt.Errorf("%w: it has %d parts where <namespace>/<name>/<version>.zip has three",
+		return Key{}, fmt.Errorf("%w: it is not <namespace>/<name>/<version>.zip: the number of its parts is %d",
 			ErrInvalidKey, strings.Count(escaped, "/")+1)
 	}
 	var k Key

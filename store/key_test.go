@@ -30,12 +30,12 @@ func TestParseKey(t *testing.T) {
 		}
 	}
 	for escaped, rule := range map[string]string{
-		"":                              "has 1 parts",
-		"ns":                            "has 1 parts",
-		"ns/name":                       "has 2 parts",
-		"ns/name/v/1.zip":               "has 4 parts",
-		"/ns/name/1.zip":                "has 4 parts",
-		"ns/name/1.zip/":                "has 4 parts",
+		"":                              "parts is 1",
+		"ns":                            "parts is 1",
+		"ns/name":                       "parts is 2",
+		"ns/name/v/1.zip":               "parts is 4",
+		"/ns/name/1.zip":                "parts is 4",
+		"ns/name/1.zip/":                "parts is 4",
 		"ns//1.zip":                     "name is empty",
 		"/name/1.zip":                   "namespace is empty",
 		"ns/name/.zip":                  "version is empty",

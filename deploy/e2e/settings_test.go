@@ -33,7 +33,7 @@ func TestWrongSettings(t *testing.T) {
 				"DEPOT_LOG_FORMAT=" + secret, "DEPOT_LOG_LEVEL=" + secret, "DEPOT_STOR=" + secret},
 			want: []string{"DEPOT_LISTEN: give host:port", "DEPOT_STORE: ", "DEPOT_UPLOAD_URL: begin with http", "DEPOT_DOWNLOAD_URL_BASE: begin with http", "DEPOT_UPLOAD_TOKEN: token 1 is empty", "DEPOT_UPLOAD_AUTH: choose",
 				"DEPOT_DOWNLOAD_AUTH: choose", "DEPOT_DOWNLOAD_TOKEN: token 1 has a character", "DEPOT_OVERWRITE: give true", "DEPOT_MAX_SIZE: give a size",
-				"DEPOT_DRAIN_TIMEOUT: give a duration", "DEPOT_LOG_FORMAT: give", "DEPOT_LOG_LEVEL: give", "DEPOT_STOR: there is no such setting: did you mean DEPOT_STORE?"},
+				"DEPOT_DRAIN_TIMEOUT: give a duration", "DEPOT_LOG_FORMAT: give", "DEPOT_LOG_LEVEL: give", "DEPOT_STOR: there is no such setting: unset it (did you mean DEPOT_STORE?)"},
 		},
 		"empty is not absent": {
 			env:  []string{"DEPOT_LISTEN=", "DEPOT_STORE= ", "DEPOT_UPLOAD_TOKEN= ", "DEPOT_DOWNLOAD_TOKEN=a,,b", "DEPOT_DOWNLOAD_PARAM="},
@@ -49,12 +49,14 @@ func TestWrongSettings(t *testing.T) {
 		},
 		"flags": {
 			args: []string{"serve", "--nonsense", "--upload-token", secret, "--download-token=" + secret, "--max-size", "0", "--overwrite=maybe", "--drain-timeout=-1s"},
-			want: []string{"-nonsense", "-upload-token", "-download-token", "secrets have no flag", "belongs to no flag", "DEPOT_MAX_SIZE: give a size", "DEPOT_OVERWRITE: give true", "DEPOT_DRAIN_TIMEOUT: give a duration"},
+			want: []string{"-nonsense", "-upload-token", "-download-token", "a secret comes from its variable", "belongs to no flag", "DEPOT_MAX_SIZE: give a size", "DEPOT_OVERWRITE: give true", "DEPOT_DRAIN_TIMEOUT: give a duration"},
 		},
 		"missing file":     {env: []string{"DEPOT_UPLOAD_TOKEN_FILE=nowhere"}, want: []string{"DEPOT_UPLOAD_TOKEN: DEPOT_UPLOAD_TOKEN_FILE: open nowhere"}},
 		"empty file":       {env: []string{"DEPOT_UPLOAD_TOKEN_FILE=/dev/null"}, want: []string{"DEPOT_UPLOAD_TOKEN: token 1 is empty"}},
-		"unknown variable": {env: []string{"DEPOT_MAXSIZE=1", "DEPOT_XYZZY=1"}, want: []string{"DEPOT_MAXSIZE: there is no such setting: did you mean DEPOT_MAX_SIZE?", "DEPOT_XYZZY: there is no such setting\n"}},
-		"unknown command":  {args: []string{"serv"}, want: []string{"no such command: did you mean serve?"}},
+		"unknown variable": {env: []string{"DEPOT_MAXSIZE=1", "DEPOT_XYZZY=1"}, want: []string{"DEPOT_MAXSIZE: there is no such setting: unset it (did you mean DEPOT_MAX_SIZE?)", "DEPOT_XYZZY: there is no such setting: unset it\n"}},
+		"unknown command":  {args: []string{"serv"}, want: []string{"not one of the commands", "(did you mean serve?)"}},
+		"port too large":   {args: []string{"--listen", "127.0.0.1:99999"}, want: []string{"DEPOT_LISTEN: give host:port"}},
+		"too much":         {args: []string{"token", "x"}, want: []string{"takes no arguments"}},
 		"size too large":   {env: []string{"DEPOT_MAX_SIZE=9000000TiB"}, want: []string{"DEPOT_MAX_SIZE: give a size"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -106,18 +108,45 @@ func TestPrecedence(t *testing.T) {
 func TestClientConfig(t *testing.T) {
 	given := []string{"DEPOT_UPLOAD_TOKEN=up,old", "DEPOT_DOWNLOAD_TOKEN=down,old2", "DEPOT_LISTEN=:9000", "DEPOT_UPLOAD_URL=https://a.example/upload/"}
 	for args, want := range map[string]string{
-		"": "OBJECT_STORE_BACKEND=custom\nOBJECT_STORE_CUSTOM_UPLOAD_URL=https://a.example/upload/\nOBJECT_STORE_CUSTOM_DOWNLOAD_URL_BASE=http://localhost:9000\n" +
+		"": "OBJECT_STORE_BACKEND=custom\nOBJECT_STORE_CUSTOM_UPLOAD_URL=https://a.example/upload\nOBJECT_STORE_CUSTOM_DOWNLOAD_URL_BASE=http://localhost:9000\n" +
 			"OBJECT_STORE_CUSTOM_UPLOAD_AUTH_HEADER='Bearer up'\nOBJECT_STORE_CUSTOM_DOWNLOAD_AUTH_TYPE=query_param\nOBJECT_STORE_CUSTOM_DOWNLOAD_AUTH_PARAM=token\nOBJECT_STORE_CUSTOM_DOWNLOAD_AUTH_TOKEN=down\n",
-		"--toml": "[object_store]\nbackend = \"custom\"\n\n[object_store.custom]\nupload_url = \"https://a.example/upload/\"\ndownload_url_base = \"http://localhost:9000\"\nupload_auth_header = \"Bearer up\"\n\n" +
+		"--toml": "[object_store]\nbackend = \"custom\"\n\n[object_store.custom]\nupload_url = \"https://a.example/upload\"\ndownload_url_base = \"http://localhost:9000\"\nupload_auth_header = \"Bearer up\"\n\n" +
 			"[object_store.custom.download_auth]\ntype = \"query_param\"\nparam = \"token\"\ntoken = \"down\"\n",
-		"--toml --download-auth=bearer_header": "[object_store]\nbackend = \"custom\"\n\n[object_store.custom]\nupload_url = \"https://a.example/upload/\"\ndownload_url_base = \"http://localhost:9000\"\nupload_auth_header = \"Bearer up\"\n\n" +
+		"--toml --download-auth=bearer_header": "[object_store]\nbackend = \"custom\"\n\n[object_store.custom]\nupload_url = \"https://a.example/upload\"\ndownload_url_base = \"http://localhost:9000\"\nupload_auth_header = \"Bearer up\"\n\n" +
 			"[object_store.custom.download_auth]\ntype = \"bearer_header\"\ntoken = \"down\"\n",
-		"--download-auth=none --upload-auth=none": "OBJECT_STORE_BACKEND=custom\nOBJECT_STORE_CUSTOM_UPLOAD_URL=https://a.example/upload/\nOBJECT_STORE_CUSTOM_DOWNLOAD_URL_BASE=http://localhost:9000\nOBJECT_STORE_CUSTOM_DOWNLOAD_AUTH_TYPE=none\n",
+		"--download-auth=none --upload-auth=none": "OBJECT_STORE_BACKEND=custom\nOBJECT_STORE_CUSTOM_UPLOAD_URL=https://a.example/upload\nOBJECT_STORE_CUSTOM_DOWNLOAD_URL_BASE=http://localhost:9000\nOBJECT_STORE_CUSTOM_DOWNLOAD_AUTH_TYPE=none\n",
 	} {
 		out, stderr, status := run(t, t.TempDir(), given, append([]string{"client-config"}, strings.Fields(args)...)...)
 		if out != want || status != 0 {
 			t.Errorf("client-config %s: status %d, got\n%s%s\nwant\n%s", args, status, out, stderr, want)
 		}
+	}
+}
+
+// client-config never makes anything: tokens no server knows would help nobody.
+func TestClientConfigWithoutTokens(t *testing.T) {
+	dir := t.TempDir()
+	if out, stderr, status := run(t, dir, nil, "client-config"); status != 1 || out != "" || !strings.Contains(stderr, "start the server first") {
+		t.Errorf("status %d, %q, %q", status, out, stderr)
+	}
+	if left := files(t, dir); len(left) != 0 {
+		t.Errorf("it made %v", left)
+	}
+}
+
+// A start that fails has made nothing.
+func TestBusyAddress(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dir := t.TempDir()
+	if _, stderr, status := run(t, dir, nil, "--listen", l.Addr().String()); status != 1 || !strings.Contains(stderr, "DEPOT_LISTEN") {
+		t.Errorf("status %d, %q", status, stderr)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "depot-data")); err == nil {
+		t.Error("it made the store")
 	}
 }
 
