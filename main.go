@@ -208,14 +208,15 @@ func level(v string) (l slog.Level, err error) { return l, l.UnmarshalText([]byt
 func (p *program) load(args, env []string, clientConfig bool) error {
 	table := p.settings()
 	wrong := usageError{}
-	environment, flags, known := map[string]string{}, map[string]string{}, []string{}
+	environment, flags := map[string]string{}, map[string]string{}
+	var known, words []string // variables, flags
 	set := flag.NewFlagSet("depot", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	if clientConfig {
 		set.BoolVar(&p.toml, "toml", false, "")
 	}
 	for _, s := range table {
-		known = append(known, s.name)
+		known, words = append(known, s.name), append(words, s.flag())
 		keep := func(v string) error { flags[s.name] = v; return nil }
 		switch {
 		case s.secret:
@@ -226,12 +227,22 @@ func (p *program) load(args, env []string, clientConfig bool) error {
 			set.Func(s.flag(), "", keep)
 		}
 	}
-	for err := set.Parse(args); err != nil || set.NArg() > 0; err = set.Parse(args) {
-		if args = set.Args(); err != nil {
-			wrong = append(wrong, err.Error()+": a secret comes from its variable or file, every other setting has a flag in --help")
+	for rest := args; len(rest) > 0; {
+		err := set.Parse(rest)
+		left := set.Args()
+		if err == nil && len(left) == 0 {
+			break
+		}
+		if err == nil || len(left) == len(rest) {
+			left = left[1:] // package flag stops before what is no flag, or not even like one
+		}
+		rest = left
+		at := len(args) - len(left) // counted from 1; not repeated, since it may be a secret
+		word, _, _ := strings.Cut(strings.TrimLeft(args[at-1], "-"), "=")
+		if i := slices.IndexFunc(table, func(s setting) bool { return s.secret && s.flag() == word }); i >= 0 {
+			wrong = append(wrong, fmt.Sprintf("argument %d: a secret has no flag: set %s or %s_FILE", at, table[i].name, table[i].name))
 		} else {
-			args = args[1:]
-			wrong = append(wrong, "there is an argument that belongs to no flag: write --flag=value, or --flag alone where it is true or false")
+			wrong = append(wrong, fmt.Sprintf("argument %d is no flag of this command, or lacks its value: write --flag=value%s", at, didYouMean(word, words)))
 		}
 	}
 	for _, e := range env {
@@ -271,8 +282,8 @@ func (s setting) apply(flags, environment map[string]string) error {
 	}
 	if path, inFile := environment[s.name+"_FILE"]; s.secret && inFile && !present {
 		content, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("%s_FILE: %w: make the file readable, or unset the variable", s.name, err)
+		if err != nil { // without the path: it may be the secret itself, put into the wrong variable
+			return fmt.Errorf("the file that %s_FILE names: %w: make it readable, or unset the variable", s.name, errors.Unwrap(err))
 		}
 		return s.set(strings.TrimSpace(string(content)))
 	}
@@ -349,7 +360,6 @@ func (p *program) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer disk.Close()
 	authenticator, err := auth.New(p.auth)
 	if err != nil {
 		return fmt.Errorf("the tokens kept in the store: %w", err)
@@ -372,10 +382,10 @@ func (p *program) serve(ctx context.Context) error {
 	}
 	log.Info("listening", "address", listener.Addr().String(), "store", p.dir, "upload_url", p.url(p.uploadURL), "download_url_base", p.url(p.downloadURLBase), "version", version())
 	if err := server.Serve(ctx, listener, p.drain); err != nil {
-		return err
+		return err // and the store stays open: requests that were cut off may still be in it
 	}
 	log.Info("stopped")
-	return nil
+	return disk.Close()
 }
 
 func (p *program) logger() *slog.Logger {
@@ -428,8 +438,11 @@ func (p *program) clientConfig(context.Context) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("no tokens are kept in %s: give client-config the settings the server has, or start the server first", p.dir)
 	}
+	if err == nil {
+		_, err = auth.New(p.auth)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("the tokens kept in %s: %w", p.dir, err)
 	}
 	c := p.client(func(token string, _ keptToken) string { return token })
 	if p.toml {

@@ -83,6 +83,8 @@ func (id Identity) May(action Action, _ string) bool { return id.actions&action 
 type Credentials struct {
 	Authorization []string // the values of all Authorization header fields
 	Query         []string // the values of all query parameters called DownloadParam
+
+	QueryUnreadable bool // a part of the query could not be read, so Query may lack something
 }
 
 // Error is a refused authentication. Its text is for the one who asked and for the log: it says what to do and never
@@ -157,6 +159,8 @@ func (a *Authenticator) Authenticate(action Action, c Credentials) (Identity, er
 			return Identity{}, err
 		}
 		return a.lookup(secret)
+	case action == Download && a.param != "" && c.QueryUnreadable:
+		return Identity{}, &Error{detail: "the query of the URL cannot be read: it must be ?" + a.param + "=<token>, without semicolons and broken percent escapes"}
 	case action == Download && a.param != "" && len(c.Query) > 1:
 		return Identity{}, &Error{detail: "the request has more than one query token: send one"}
 	case action == Download && a.param != "" && len(c.Query) == 1:

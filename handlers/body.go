@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -60,10 +61,19 @@ func (b *requestBody) Read(p []byte) (n int, err error) {
 		b.err = fmt.Errorf("%w: after %d bytes, fewer than %d came in %v", errStalled, b.moved, leastProgress, b.patience)
 		return n, b.err
 	case err != nil:
-		b.err = fmt.Errorf("%w: after %d bytes: %w", errCutShort, b.moved, err)
+		b.err = fmt.Errorf("%w: after %d bytes: %s", errCutShort, b.moved, cause(err))
 		return n, b.err
 	}
 	return n, err
+}
+
+// cause is a read error for the log. Only what the connection says is passed on: the text of a syntax error repeats what
+// the client sent.
+func cause(err error) string {
+	if network := (*net.OpError)(nil); errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return err.Error()
+	}
+	return "it is not what its header announced, or the connection was closed"
 }
 
 // unread reports that the client may still be sending.

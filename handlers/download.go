@@ -60,13 +60,17 @@ func (s *Server) download(x *exchange, key store.Key) error {
 
 var errIncomplete = errors.New("the download broke off: the client left or stalled, or the artifact could not be read")
 
-// setValidators sets what identifies the bytes. Without a recorded digest, size and time have to do.
+// setValidators sets what identifies the bytes. Where the digest is not kept with them, size and time have to do for the
+// ETag, also right after an upload: every answer about an artifact has the same one.
 func setValidators(h http.Header, info store.Info) {
-	if !info.SHA256.Known() {
+	if info.Recorded {
+		h.Set("ETag", `"`+info.SHA256.String()+`"`)
+	} else {
 		h.Set("ETag", fmt.Sprintf(`"%d-%d"`, info.Size, info.ModTime.UnixNano()))
+	}
+	if !info.SHA256.Known() {
 		return
 	}
-	h.Set("ETag", `"`+info.SHA256.String()+`"`)
 	h.Set("Repr-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(info.SHA256[:])+":") // RFC 9530
 }
 

@@ -31,7 +31,7 @@ const (
 	checkTimeout = 5 * time.Second
 )
 
-var errDraining = fmt.Errorf("%w: it is shutting down", store.ErrUnavailable)
+var errDraining = refuse(http.StatusServiceUnavailable, "this endpoint is shutting down: use another, or try again when it is back")
 
 // healthz says that the process lives.
 func (s *Server) healthz(c echo.Context) error { return c.String(http.StatusOK, "ok\n") }

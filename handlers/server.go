@@ -38,7 +38,7 @@ type Config struct {
 	Patience  time.Duration // give up a body that moves fewer than 64 KiB in this time; 0 means 30 s
 }
 
-// Server answers the requests of section "The contract" (contract/README.md). It is an [http.Handler]; [Server.Serve]
+// Server answers the requests that contract/README.md describes. It is an [http.Handler]; [Server.Serve]
 // runs it with the deadlines it is meant to have.
 type Server struct {
 	cfg         Config
@@ -106,16 +106,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.Serv
 // for as long as drain; those that take longer are cut off, which is an error.
 func (s *Server) Serve(ctx context.Context, ln net.Listener, drain time.Duration) error {
 	server := &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       120 * time.Second, // bodies have deadlines of their own: body.go, writer.go
-		MaxHeaderBytes:    128 << 10,
-		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn),
-		ConnState: func(c net.Conn, state http.ConnState) {
-			if state == http.StateIdle {
-				_ = c.SetWriteDeadline(time.Time{}) // the answer's own must not cut off the next one
-			}
-		},
+		Handler:                      s,
+		ReadHeaderTimeout:            10 * time.Second,
+		IdleTimeout:                  120 * time.Second, // bodies have deadlines of their own: body.go, writer.go
+		MaxHeaderBytes:               128 << 10,
+		ErrorLog:                     slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn),
 		DisableGeneralOptionsHandler: true, // OPTIONS * is 405 like every OPTIONS
 	}
 	failed := make(chan error, 1)
@@ -208,7 +203,8 @@ func (s *Server) methodNotAllowed(x *exchange) error {
 func (s *Server) credentials(r *http.Request) auth.Credentials {
 	c := auth.Credentials{Authorization: r.Header["Authorization"]}
 	if param := s.cfg.Auth.QueryParam(); param != "" && r.URL.RawQuery != "" {
-		c.Query = r.URL.Query()[param]
+		query, err := url.ParseQuery(r.URL.RawQuery)
+		c.Query, c.QueryUnreadable = query[param], err != nil
 	}
 	return c
 }

@@ -171,11 +171,11 @@ func TestDurableOrder(t *testing.T) {
 			q := regexp.QuoteMeta
 			ns, name, other := q(dir+"/new-ns>"), q(dir+"/new-ns/name>"), q(dir+"/new-ns/other>")
 			file, link := `fsync\(\d+<`+q(dir)+`.*#\d+.*\) = 0`, func(path string) string { return `linkat\(.*/proc/self/fd/.*, \d+<` + q(path) + `.* = 0` }
-			replace := `renameat\(\d+<` + q(dir) + `/\.depot/staging>, "[A-Z0-9]+", \d+<` + name + `, "1\.zip"\) = 0`
+			replace := `renameat\(\d+<` + q(dir) + `/\.depot/staging>, "depot-upload-[A-Z0-9]+", \d+<` + name + `, "1\.zip"\) = 0`
 			if staging == "named" {
-				file = `fsync\(\d+<` + q(dir) + `/\.depot/staging/[A-Z0-9]+>\) = 0`
+				file = `fsync\(\d+<` + q(dir) + `/\.depot/staging/depot-upload-[A-Z0-9]+>\) = 0`
 				link = func(path string) string {
-					return `linkat\(\d+<` + q(dir) + `/\.depot/staging>, "[A-Z0-9]+", \d+<` + q(path) + `.* = 0`
+					return `linkat\(\d+<` + q(dir) + `/\.depot/staging>, "depot-upload-[A-Z0-9]+", \d+<` + q(path) + `.* = 0`
 				}
 			}
 			fsync := func(dir string) string { return `fsync\(\d+<` + dir + `\) = 0` }

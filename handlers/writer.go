@@ -42,6 +42,7 @@ func (w *responseWriter) WriteHeader(status int) {
 			w.Header().Set("Connection", "close")
 		}
 	}
+	w.moveDeadline() // here too: an answer to HEAD, a 204 and a 304 have nothing but a header to write
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -49,7 +50,7 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
-	if w.window <= 0 {
+	if w.window < int64(len(p)) {
 		w.moveDeadline()
 	}
 	n, err := w.ResponseWriter.Write(p)
@@ -67,41 +68,43 @@ func (w *responseWriter) moved(n int64) {
 	w.window -= n
 }
 
-// ReadFrom implements [io.ReaderFrom] for [http.ServeContent], which copies an [io.LimitedReader] over the file.
+// ReadFrom implements [io.ReaderFrom] for [http.ServeContent], which copies an [io.LimitedReader] over the content.
 func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
-	file, limited := src.(*io.LimitedReader)
-	sender, direct := w.ResponseWriter.(io.ReaderFrom)
-	if limited && file.N <= smallFile {
-		return w.writeSmall(file)
+	part, limited := src.(*io.LimitedReader)
+	if limited && part.N <= smallFile {
+		return w.writeSmall(part)
 	}
-	if !limited || !direct || w.exchange.Request().TLS != nil {
+	sender, direct := w.ResponseWriter.(io.ReaderFrom)
+	if !limited || !direct || !isFile(part.R) || w.exchange.Request().TLS != nil {
 		buffer := w.buffers.Get().(*[]byte)
 		defer w.buffers.Put(buffer)
 		return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{src}, *buffer)
 	}
-	if w.status == 0 {
-		w.WriteHeader(http.StatusOK)
-	}
-	w.moveDeadline()
 	if err := w.control.Flush(); err != nil { // else net/http reads 512 bytes of the file to send with the header
 		return 0, err
 	}
-	for file.N > 0 {
-		// A new limit on the reader beneath, not a limit on the limit: net/http finds the file under one of them only.
-		part := &io.LimitedReader{R: file.R, N: min(file.N, piece)}
+	for part.N > 0 {
+		// A new limit on the file itself, not a limit on the limit: net/http finds the file under one of them only.
 		w.moveDeadline()
-		k, err := sender.ReadFrom(part)
+		k, err := sender.ReadFrom(&io.LimitedReader{R: part.R, N: min(part.N, piece)})
 		n += k
-		file.N -= k
+		part.N -= k
 		w.moved(k)
 		if errors.Is(err, os.ErrDeadlineExceeded) && k >= leastProgress {
-			continue // slow, but honest: 4 MiB may take longer than 64 KiB have to
+			// Slow, but honest: 4 MiB may take longer than 64 KiB have to. sendfile reads no more than it sends, so the
+			// file's position is where it has to be; of any other reader something would be lost here.
+			continue
 		}
 		if err != nil || k == 0 {
 			return n, err
 		}
 	}
 	return n, nil
+}
+
+func isFile(r io.Reader) bool {
+	_, ok := r.(*os.File)
+	return ok
 }
 
 // writeSmall reads a small file, or the end of a large one, and writes it in one piece.

@@ -45,7 +45,7 @@ func classify(err error) error {
 		return err
 	}
 	switch errno {
-	case unix.ENOSPC, unix.EDQUOT:
+	case unix.ENOSPC, unix.EDQUOT, unix.EFBIG:
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	case unix.EIO, unix.EROFS, unix.ESTALE, unix.ENODEV, unix.ENXIO, unix.ENOTCONN, unix.EHOSTDOWN, unix.ETIMEDOUT,
 		unix.EACCES, unix.EPERM, unix.EMFILE, unix.ENFILE, unix.ENOMEM:

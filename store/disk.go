@@ -33,7 +33,7 @@ type Disk struct {
 	staging *staging
 
 	mu      sync.Mutex
-	durable map[string]struct{} // directories whose own name is known to be on disk
+	durable map[string]inode // directories whose own name is known to be on disk
 }
 
 // DiskConfig is what a Disk needs.
@@ -46,7 +46,7 @@ var _ Store = (*Disk)(nil)
 
 // OpenDisk opens the store in a directory, makes what is missing, and removes uploads that dead processes left behind.
 func OpenDisk(cfg DiskConfig) (_ *Disk, err error) {
-	d := &Disk{state: -1, durable: map[string]struct{}{}}
+	d := &Disk{state: -1, durable: map[string]inode{}}
 	if cfg.Dir == "" {
 		return nil, errors.New("Config.Store: no directory is given")
 	}
@@ -59,7 +59,7 @@ func OpenDisk(cfg DiskConfig) (_ *Disk, err error) {
 			err = fmt.Errorf("Config.Store: %s: %w%s", d.path, err, remedy(err, d.path))
 		}
 	}()
-	if err := os.MkdirAll(d.path, 0o755); err != nil {
+	if err := makeRoot(d.path); err != nil {
 		return nil, err
 	}
 	if d.root, err = os.Open(d.path); err != nil {
@@ -94,6 +94,29 @@ func (d *Disk) Close() error {
 		_ = unix.Close(d.state)
 	}
 	return d.root.Close()
+}
+
+// makeRoot makes the directory and what is missing above it, durably: an artifact is no more durable than its root.
+func makeRoot(path string) error {
+	err := os.Mkdir(path, 0o755)
+	if errors.Is(err, unix.ENOENT) {
+		if err := makeRoot(filepath.Dir(path)); err != nil {
+			return err
+		}
+		err = os.Mkdir(path, 0o755)
+	}
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	return parent.Sync()
 }
 
 // makeDirAt opens a private directory, making it durably if it is missing.
@@ -230,7 +253,8 @@ func statArtifact(fd int, key Key) (Info, error) {
 		return Info{}, errNotRegular
 	}
 	info := Info{Key: key, Size: st.Size, ModTime: time.Unix(st.Mtim.Unix())}
-	if n, err := unix.Fgetxattr(fd, digestAttribute, info.SHA256[:]); err != nil || n != len(info.SHA256) {
+	n, err := unix.Fgetxattr(fd, digestAttribute, info.SHA256[:])
+	if info.Recorded = err == nil && n == len(info.SHA256); !info.Recorded {
 		info.SHA256 = SHA256{} // placed by other means, or on a file system without attributes
 	}
 	return info, nil

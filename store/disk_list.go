@@ -68,6 +68,9 @@ func (d *Disk) walkInto(ctx context.Context, parent int, path, prefix string, yi
 	if isMissing(err) || errors.Is(err, unix.ELOOP) { // removed meanwhile, or not a directory
 		return true, nil
 	}
+	if errors.Is(err, unix.EACCES) && path == "lost+found/" { // the file system's own
+		return true, nil
+	}
 	if err != nil {
 		return false, err
 	}

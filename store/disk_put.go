@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +47,9 @@ func (d *Disk) publish(ctx context.Context, key Key, upload *staged, opts PutOpt
 			exists = true
 		case errors.Is(err, unix.ENOENT): // what was there, or its directory, was removed meanwhile
 			exists = false
-			d.forget(key)
+			if err := d.Check(ctx); err != nil {
+				return Info{}, 0, err
+			}
 		default:
 			return info, outcome, err
 		}
@@ -87,7 +88,8 @@ func (d *Disk) tryPublish(ctx context.Context, key Key, upload *staged, opts Put
 	if err != nil {
 		return Info{}, 0, err
 	}
-	return Info{Key: key, Size: upload.size, ModTime: modified, SHA256: upload.sha256}, outcome, d.sync(at)
+	info := Info{Key: key, Size: upload.size, ModTime: modified, SHA256: upload.sha256, Recorded: upload.in.attributes}
+	return info, outcome, d.sync(at)
 }
 
 // seal records the digest with the file, makes both durable, and returns the time of the last change. An fsync that
@@ -141,101 +143,4 @@ func (f *staged) compare(ctx context.Context, dir int, key Key, opts PutOptions)
 		return Info{}, false, &ConflictError{Stored: stored, Size: f.size, SHA256: f.sha256}
 	}
 	return stored, false, nil
-}
-
-// place is the directory of a key and the ones it is in, open for publishing.
-type place struct {
-	root, namespace, name int      // descriptors; root is the store's
-	unsure                []unsure // names on the way that may not be on disk yet
-}
-
-type unsure struct {
-	parent int    // descriptor of the directory the name is in
-	path   string // in the store
-}
-
-func (p *place) close() {
-	if p.namespace >= 0 {
-		_ = unix.Close(p.namespace)
-	}
-	if p.name >= 0 {
-		_ = unix.Close(p.name)
-	}
-}
-
-// makeDirs opens the directories for a key, making what is missing.
-func (d *Disk) makeDirs(key Key) (_ *place, err error) {
-	p := &place{root: d.fd(), namespace: -1, name: -1}
-	if p.namespace, err = d.makeDir(p, p.root, key.namespace, key.namespace); err == nil {
-		p.name, err = d.makeDir(p, p.namespace, key.name, key.namespace+"/"+key.name)
-	}
-	if err != nil {
-		p.close()
-		return nil, err
-	}
-	return p, nil
-}
-
-func (d *Disk) makeDir(p *place, parent int, name, path string) (int, error) {
-	if d.isDurable(path) {
-		if fd, err := openDirAt(parent, name); !errors.Is(err, unix.ENOENT) {
-			return fd, err
-		}
-	}
-	err := retry(func() error { return unix.Mkdirat(parent, name, 0o755) })
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return -1, err
-	}
-	fd, err := openDirAt(parent, name)
-	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return -1, fmt.Errorf("%s is not a directory (links are not followed): %w", path, err)
-	}
-	if err != nil {
-		return -1, err
-	}
-	p.unsure = append(p.unsure, unsure{parent, path})
-	return fd, nil
-}
-
-// sync makes the names on the way to an artifact durable, its own first. A directory that this process has not seen
-// before is included even if it was there: another upload, or a process that was killed, may have made it a moment ago
-// and not come to its fsync.
-func (d *Disk) sync(p *place) error {
-	if err := syncDir(p.name); err != nil {
-		return fmt.Errorf("fsync the directory: %w", err)
-	}
-	for _, u := range slices.Backward(p.unsure) {
-		if err := syncDir(u.parent); err != nil {
-			return fmt.Errorf("fsync the directory above %s: %w", u.path, err)
-		}
-		d.setDurable(u.path)
-	}
-	return nil
-}
-
-// mostDurable bounds the memory for directory names, in entries of about 100 bytes.
-const mostDurable = 10_000
-
-func (d *Disk) isDurable(path string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	_, known := d.durable[path]
-	return known
-}
-
-func (d *Disk) setDurable(path string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.durable) >= mostDurable {
-		clear(d.durable)
-	}
-	d.durable[path] = struct{}{}
-}
-
-// forget makes the next makeDirs look at the key's directories afresh.
-func (d *Disk) forget(key Key) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.durable, key.namespace)
-	delete(d.durable, key.namespace+"/"+key.name)
 }

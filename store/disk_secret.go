@@ -37,8 +37,12 @@ func SecretPath(dir, name string) string { return filepath.Join(dir, stateDir, n
 // ReadSecret returns a text that the store in a directory keeps, without opening the store or changing anything in it;
 // fs.ErrNotExist if there is none.
 func ReadSecret(dir, name string) (string, error) {
-	text, err := os.ReadFile(SecretPath(dir, name))
-	return strings.TrimSpace(string(text)), err
+	content, err := os.ReadFile(SecretPath(dir, name))
+	text := strings.TrimSpace(string(content))
+	if err == nil && text == "" {
+		err = fmt.Errorf("%s is empty: remove it, and a new one is made at the next start", SecretPath(dir, name))
+	}
+	return text, err
 }
 
 // writeSecret makes the file whole before it gets its name: a crash leaves no half of a secret.

@@ -131,7 +131,7 @@ func TestDiskSweep(t *testing.T) {
 	}
 	defer first.Close()
 	stagingDir := filepath.Join(dir, ".depot", "staging")
-	if err := os.WriteFile(filepath.Join(stagingDir, "LEFTOVER"), []byte("half"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(stagingDir, "depot-upload-LEFTOVER"), []byte("half"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	r, w := io.Pipe()
@@ -147,7 +147,7 @@ func TestDiskSweep(t *testing.T) {
 	}
 	second := openDisk(t, dir)
 	names, err := os.ReadDir(stagingDir)
-	if err != nil || len(names) != 1 || names[0].Name() == "LEFTOVER" {
+	if err != nil || len(names) != 1 || names[0].Name() == "depot-upload-LEFTOVER" {
 		t.Errorf("after a start beside an upload, staging holds %v, %v", names, err)
 	}
 	_, _ = w.Write([]byte("lo"))
@@ -360,7 +360,7 @@ func TestOpenDiskErrors(t *testing.T) {
 }
 
 // A body that does not come in whole buffers is written in whole buffers all the same; this only checks the bytes, the
-// system calls are traced elsewhere.
+// system calls are traced in package handlers.
 func TestDiskDribble(t *testing.T) {
 	d := openDisk(t, t.TempDir())
 	body := storetest.Bytes(1, 700_001)

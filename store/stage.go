@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -66,11 +67,14 @@ func (s *staging) try() error {
 	}
 	defer f.discard()
 	s.attributes = f.setDigest() == nil
-	name := rand.Text()
+	name := randomName()
 	if err := f.linkTo(s.dir, name); err != nil {
 		return err
 	}
-	return unix.Unlinkat(s.dir, name, 0)
+	if err := unix.Unlinkat(s.dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) { // another process may have swept it
+		return err
+	}
+	return nil
 }
 
 // receive reads body to its end into a new staged file. On any error nothing is left of it.
@@ -84,12 +88,6 @@ func (s *staging) receive(ctx context.Context, body io.Reader, opts PutOptions) 
 			f.discard()
 		}
 	}()
-	if opts.Size > bufferSize {
-		// The whole length at once: fewer extents, and a full disk says so before the body is sent.
-		if err := preallocate(f.File, opts.Size); err != nil {
-			return nil, fmt.Errorf("stage: reserve %d bytes: %w", opts.Size, classify(err))
-		}
-	}
 	digests := map[Algorithm]hash.Hash{AlgorithmSHA256: sha256.New()}
 	for _, d := range opts.Digests {
 		if d.Algorithm == AlgorithmSHA512 {
@@ -115,7 +113,7 @@ func (s *staging) receive(ctx context.Context, body io.Reader, opts PutOptions) 
 		}
 	}
 	digests[AlgorithmSHA256].Sum(f.sha256[:0])
-	return f, ctx.Err()
+	return f, nil
 }
 
 // copyFrom moves body into the file by whole buffers, so that every write but the last is aligned, however the body
@@ -127,6 +125,13 @@ func (f *staged) copyFrom(ctx context.Context, body io.Reader, declared int64, d
 		n, readErr := fill(body, *buffer)
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("receive: %w", err)
+		}
+		if f.size == 0 && n == len(*buffer) && declared > bufferSize {
+			// The whole length at once makes fewer extents, and a full disk says so early; but not before the body has
+			// begun to come: a declaration costs its sender nothing.
+			if err := preallocate(f.File, declared); err != nil {
+				return fmt.Errorf("stage: reserve %d bytes: %w", declared, classify(err))
+			}
 		}
 		f.size += int64(n)
 		if declared >= 0 && f.size > declared {
@@ -160,6 +165,11 @@ func fill(r io.Reader, buffer []byte) (n int, err error) {
 	return n, err
 }
 
+// prefix is what the names of staged files begin with, so that sweep knows its own in a directory that others use too.
+const prefix = "depot-upload-"
+
+func randomName() string { return prefix + rand.Text() }
+
 // create makes an empty staged file.
 func (s *staging) create() (*staged, error) {
 	if s.named {
@@ -176,7 +186,7 @@ func (s *staging) create() (*staged, error) {
 // in whichever process, tells an upload in progress from a leftover.
 func (s *staging) createNamed() (*staged, error) {
 	for range 100 {
-		name := rand.Text()
+		name := randomName()
 		fd, err := openAt(s.dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o644)
 		if errors.Is(err, unix.EEXIST) {
 			continue
@@ -216,7 +226,7 @@ func (f *staged) giveName() error {
 	if err := lock(int(f.Fd())); err != nil {
 		return err
 	}
-	name := rand.Text()
+	name := randomName()
 	if err := linkUnnamed(f.File, f.in.dir, name); err != nil {
 		return err
 	}
@@ -260,7 +270,10 @@ func (s *staging) sweep() error {
 		return err
 	}
 	for _, name := range names {
-		fd, err := openAt(s.dir, name, unix.O_RDONLY, 0)
+		if !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		fd, err := openAt(s.dir, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}

@@ -27,6 +27,9 @@ type Store interface {
 	// What is already stored is left alone unless opts.Overwrite is set: the same bytes are [Unchanged], others a
 	// [*ConflictError]. Whatever can be decided before the body is read is decided before its first Read.
 	//
+	// One kind of failure leaves the artifact where it is, whole: when it has its name and making that name durable fails.
+	// Another Put may have been told by then that these bytes are stored, so they cannot be taken back.
+	//
 	// An error of body is returned wrapped, so the caller finds its own with errors.Is. Put does not close body.
 	Put(ctx context.Context, key Key, body io.Reader, opts PutOptions) (Info, Outcome, error)
 
@@ -54,7 +57,12 @@ type Info struct {
 	Key     Key
 	Size    int64 // bytes, at least 1
 	ModTime time.Time
-	SHA256  SHA256 // of the content; unknown where it was placed by other means than Put
+
+	// SHA256 is the digest of the content. Open, Stat and List know it where it is Recorded: kept with the artifact.
+	// Where it is not (the artifact was placed by other means than Put, or the backend cannot keep it), only a Put that
+	// has just read the bytes knows it.
+	SHA256   SHA256
+	Recorded bool
 }
 
 // Object is an open artifact. ReadSeekCloser is the [*os.File] itself where the backend has one, so that a server can
