@@ -469,3 +469,97 @@ func TestPlanted(t *testing.T) {
 		t.Errorf("logged:\n%s", s.log)
 	}
 }
+
+// The line of a request has all that an operator needs to find out what happened.
+func TestLogLine(t *testing.T) {
+	s := start(t, nil)
+	response, _ := s.put(t, key, "hello")
+	s.get(t, key)
+	s.do(t, "PUT", s.url+"/"+key, strings.NewReader("x"), "Authorization", "Bearer wrong")
+	s.do(t, "GET", s.url+"/na%20me/x/1.zip?token="+downloadToken, nil)
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	const digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+	for _, want := range []string{
+		`"level":"INFO","msg":"request","request_id":"` + response.Header.Get("X-Request-Id") + `","method":"PUT","key":"ns/name/1.0.0.zip","identity":"upload-token","status":201,"bytes":5,"sha256":"` + digest + `","duration":0.`,
+		`"method":"GET","key":"ns/name/1.0.0.zip","identity":"download-token","status":200,"bytes":5,"sha256":"` + digest + `","duration":0.`,
+		`"level":"WARN","msg":"request",`, `"method":"PUT","key":"ns/name/1.0.0.zip","status":401,"bytes":0,"duration":0.`, `"client":"127.0.0.1","reason":"the token is not valid`,
+		`"method":"GET","identity":"download-token","status":400,`, `"reason":"invalid key: the namespace has the character ' '`,
+	} {
+		if !strings.Contains(s.log.String(), want) {
+			t.Errorf("not logged: %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(s.log)
+	}
+}
+
+// What a client writes into a broken body is not logged: it may be a header that slipped.
+func TestBrokenBodyIsNotRepeated(t *testing.T) {
+	s := start(t, nil)
+	for _, body := range []string{"0\r\nAuthorization Bearer canary-5e\r\n\r\n", "canary-5e\r\n\r\n", "5;canary-5e\r\nhello\r\ncanary-5e"} {
+		conn := s.dial(t)
+		_, _ = io.WriteString(conn, "PUT /"+key+" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+uploadToken+"\r\nTransfer-Encoding: chunked\r\n\r\n"+body)
+		_ = conn.CloseWrite()
+		answer, _ := io.ReadAll(conn)
+		if !bytes.Contains(answer, []byte(" 400 ")) || bytes.Contains(answer, []byte("canary")) {
+			t.Errorf("%q is answered %q", body, answer)
+		}
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if log := s.log.String(); strings.Contains(log, "canary") || strings.Count(log, `"reason":"the body ended`) != 3 {
+		t.Errorf("logged:\n%s", log)
+	}
+	mustBeTidy(t, s.dir, 0)
+}
+
+// slow is a store that takes its time after it has the body, as a disk does with an fsync.
+type slow struct{ faulty }
+
+func (s *slow) Put(ctx context.Context, k store.Key, body io.Reader, _ store.PutOptions) (store.Info, store.Outcome, error) {
+	n, err := io.Copy(io.Discard, body)
+	time.Sleep(3 * impatient)
+	return store.Info{Key: k, Size: n}, store.Created, errors.Join(err, ctx.Err())
+}
+
+// The deadline is for the body; what the store does with it afterwards may take longer.
+func TestSlowStore(t *testing.T) {
+	s := start(t, func(o *options) { impatience(o); o.handlers.Store = &slow{} })
+	for _, body := range []string{"hello", strings.Repeat("x", 300_000)} {
+		if response, text := s.put(t, key, body); response.StatusCode != http.StatusCreated {
+			t.Errorf("%s %s", response.Status, text)
+		}
+	}
+}
+
+// A slow reader of several ranges is given up or gets every byte; nothing is left out in between.
+func TestSlowMultiRange(t *testing.T) {
+	s := start(t, impatience)
+	body := storetest.Bytes(3, 24<<20)
+	if response, _ := s.put(t, key, string(body)); response.StatusCode != http.StatusCreated {
+		t.Fatal(response.Status)
+	}
+	conn := s.dial(t)
+	_ = conn.SetReadBuffer(64 << 10)
+	_, _ = fmt.Fprintf(conn, "GET /%s?token=%s HTTP/1.1\r\nHost: x\r\nRange: bytes=0-0,1-%d\r\n\r\n", key, downloadToken, len(body)-2)
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || response.StatusCode != http.StatusPartialContent {
+		t.Fatal(response, err)
+	}
+	var got []byte
+	for buffer := make([]byte, 300_000); err == nil; time.Sleep(impatient / 3) {
+		var n int
+		n, err = io.ReadFull(response.Body, buffer)
+		got = append(got, buffer[:n]...)
+	}
+	_, got, _ = bytes.Cut(got, []byte("bytes 1-"))
+	_, got, _ = bytes.Cut(got, []byte("\r\n\r\n"))
+	got = got[:min(len(got), len(body)-2)]
+	if len(got) == 0 || !bytes.Equal(got, body[1:1+len(got)]) {
+		t.Errorf("%d bytes came, and not those that are stored", len(got))
+	}
+}

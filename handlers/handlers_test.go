@@ -128,11 +128,20 @@ func (s *syncBuffer) String() string {
 // The contract, over every way an endpoint can be configured.
 func TestContract(t *testing.T) {
 	longList := func(tokens ...string) []string { return tokens }
+	var mu sync.Mutex
+	held := map[int]bool{}
+	t.Cleanup(func() { // when all of the parallel subtests are done
+		for i, text := range contract.Statements() {
+			if !held[i+1] {
+				t.Errorf("no endpoint was held to statement %d: %s", i+1, text)
+			}
+		}
+	})
 	for _, test := range []struct {
 		name   string
 		change func(*options)
 	}{
-		{"query_param", nil},
+		{"query_param", func(o *options) { o.handlers.Patience = 3 * time.Second }},
 		{"bearer_header", func(o *options) { o.auth.DownloadAuth = auth.BearerHeader }},
 		{"none", func(o *options) { o.auth.DownloadAuth = auth.None }},
 		{"open uploads", func(o *options) { o.auth.UploadAuth = auth.None }},
@@ -164,12 +173,17 @@ func TestContract(t *testing.T) {
 				UploadURL:       strings.TrimRight(o.handlers.UploadURL, "/"),
 				DownloadURLBase: strings.TrimRight(o.handlers.DownloadURLBase, "/"),
 				UploadTokens:    o.auth.UploadToken, DownloadAuth: string(o.auth.DownloadAuth), DownloadParam: o.auth.DownloadParam, DownloadTokens: o.auth.DownloadToken,
-				Overwrite: o.handlers.Overwrite, MaxSize: o.handlers.MaxSize,
+				Overwrite: o.handlers.Overwrite, MaxSize: o.handlers.MaxSize, Patience: o.handlers.Patience,
 			}
 			if o.auth.UploadAuth == auth.None {
 				e.UploadTokens = nil
 			}
-			contract.Run(t, e)
+			numbers := contract.Run(t, e)
+			mu.Lock()
+			for _, n := range numbers {
+				held[n] = true
+			}
+			mu.Unlock()
 			if err := s.stop(); err != nil {
 				t.Error(err)
 			}

@@ -176,7 +176,7 @@ func http2Server(t *testing.T, limit int64) *httptest.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := handlers.New(handlers.Config{Store: disk, Auth: a, Log: jsonLog(io.Discard), UploadURL: "https://x", DownloadURLBase: "https://x", MaxSize: limit})
+	h, err := handlers.New(handlers.Config{Store: disk, Auth: a, Log: jsonLog(io.Discard), UploadURL: "https://x", DownloadURLBase: "https://x", MaxSize: limit, Patience: 2 * impatient})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,8 +210,15 @@ func TestTLSDownload(t *testing.T) {
 	if response, err = http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := io.Copy(io.Discard, response.Body); err != nil || n != size {
-		t.Errorf("%d bytes, %v", n, err)
+	got, buffer := int64(0), make([]byte, 1<<20)
+	for err == nil {
+		var n int
+		n, err = io.ReadFull(response.Body, buffer)
+		got += int64(n)
+		time.Sleep(impatient / 3)
+	}
+	if got != size {
+		t.Errorf("%d bytes, %v", got, err)
 	}
 }
 
@@ -259,33 +266,26 @@ func TestStalledCrowd(t *testing.T) {
 	}
 	var done sync.WaitGroup
 	for kind, conns := range open {
-		if kind == "between requests" {
-			continue // is welcome for two minutes
+		if kind == "between requests" || kind == "does not read" {
+			continue // the first are welcome for two minutes, the others are seen in the log
 		}
 		for _, conn := range conns {
 			done.Go(func() {
-				if kind == "does not read" {
-					time.Sleep(5 * time.Second) // more than the patience; then it may notice its end
-				}
-				t0 := time.Now()
 				got, err := io.ReadAll(conn)
-				if d := time.Since(t0); d > 30*time.Second {
-					t.Logf("%s took %v %v %d", kind, d, err, len(got))
-				}
-				status := map[string]string{"half a body": "408", "half a chunk": "408", "refused": "401", "does not read": "200"}[kind]
+				status := map[string]string{"half a body": "408", "half a chunk": "408", "refused": "401"}[kind]
 				if status != "" && !strings.HasPrefix(string(got), "HTTP/1.1 "+status) {
 					t.Errorf("%s: got %.60q, %v", kind, got, err)
 				}
-				if kind == "does not read" && len(got) >= len(large) {
-					t.Errorf("%s: got %d bytes", kind, len(got))
-				}
-				if err != nil && kind != "does not read" {
+				if err != nil {
 					t.Errorf("%s: %v", kind, err)
 				}
 			})
 		}
 	}
 	done.Wait()
+	for strings.Count(s.log.String(), "broke off") < crowd { // the go test timeout ends a server that never gives up
+		time.Sleep(100 * time.Millisecond)
+	}
 	if response, body := s.get(t, "stalled/body/1.zip"); response.StatusCode != http.StatusNotFound {
 		t.Errorf("a stalled upload: %s %s", response.Status, body)
 	}

@@ -63,6 +63,7 @@ func mustBeTidy(t *testing.T, dir string) {
 }
 
 func TestDiskLayout(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o022))
 	bothStagings(t, func(t *testing.T, open func(*testing.T, string) *store.Disk) {
 		dir := filepath.Join(t.TempDir(), "made", "on", "the", "way")
 		d := open(t, dir)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -17,6 +19,7 @@ func answers() []statement {
 		{text: "every request has an id of its own in X-Request-Id, and none is taken over from the client", check: requestIDs},
 		{text: "an answer never repeats a token, a query or an Authorization header", check: noSecrets},
 		{text: "healthz and readyz answer without credentials, and nothing else of the kind does", check: health},
+		{text: "an upload that stalls is 408 and stores nothing, however it began", check: stalled, when: impatient},
 	}
 }
 
@@ -139,6 +142,20 @@ func noSecrets(c *check) {
 				}
 			}
 		}
+	}
+}
+
+func stalled(c *check) {
+	open := map[string]net.Conn{}
+	for _, begin := range []string{"Content-Length: 1000000\r\n\r\nhello", "Content-Length: 5\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"} {
+		key := c.key("1.0.0.zip")
+		conn := c.dial(c.e.UploadURL)
+		_, _ = io.WriteString(conn, c.rawPut(key)+begin)
+		open[key] = conn
+	}
+	for key, conn := range open {
+		c.is(c.readRaw(conn, "PUT "), "a stalled upload", http.StatusRequestTimeout)
+		c.absent(key)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"time"
 )
 
 // Endpoint says where an endpoint is and how it is meant to behave. The checks store artifacts under namespaces of their
@@ -24,8 +25,9 @@ type Endpoint struct {
 	DownloadParam  string   // under query_param
 	DownloadTokens []string // every one of them is tried
 
-	Overwrite bool  // whether an upload replaces other bytes
-	MaxSize   int64 // limit in bytes, at least 300,000; 0 or above 64 MiB: the checks at the limit are left out
+	Overwrite bool          // whether an upload replaces other bytes
+	Patience  time.Duration // in which 64 KiB of a body have to come; 0 or above 5 s: not checked
+	MaxSize   int64         // limit in bytes, at least 300,000; 0 or above 64 MiB: the checks at the limit are left out
 
 	// Client sends the requests, but for those that no client would; nil means one that follows no redirects.
 	Client *http.Client
@@ -55,16 +57,16 @@ func statements() []statement {
 	return all
 }
 
-// Run checks every statement that applies to the endpoint, each as a subtest called by its number and text, and logs how
-// many held.
-func Run(t *testing.T, e Endpoint) {
+// Run checks every statement that applies to the endpoint, each as a subtest called by its number and text. It logs how
+// many held and returns their numbers.
+func Run(t *testing.T, e Endpoint) (held []int) {
 	t.Helper()
 	if e.Client == nil {
 		transport := &http.Transport{DisableCompression: true}
 		defer transport.CloseIdleConnections()
 		e.Client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	}
-	held, failed, other := 0, 0, 0
+	failed, other := 0, 0
 	for i, s := range statements() {
 		if s.when != nil && !s.when(e) {
 			other++
@@ -76,17 +78,19 @@ func Run(t *testing.T, e Endpoint) {
 			s.check(c)
 		})
 		if ok {
-			held++
+			held = append(held, i+1)
 		} else {
 			failed++
 		}
 	}
-	t.Logf("contract: %d statements held, %d failed, %d are about endpoints configured otherwise", held, failed, other)
+	t.Logf("contract: %d statements held, %d failed, %d are about endpoints configured otherwise", len(held), failed, other)
+	return held
 }
 
 func overwriteOff(e Endpoint) bool { return !e.Overwrite }
 func overwriteOn(e Endpoint) bool  { return e.Overwrite }
 func limited(e Endpoint) bool      { return e.MaxSize > 0 && e.MaxSize <= 64<<20 }
+func impatient(e Endpoint) bool    { return e.Patience > 0 && e.Patience <= 5*time.Second }
 func uploadAuth(e Endpoint) bool   { return len(e.UploadTokens) > 0 }
 func downloadAuth(e Endpoint) bool { return e.DownloadAuth != "none" }
 func queryParam(e Endpoint) bool   { return e.DownloadAuth == "query_param" }
