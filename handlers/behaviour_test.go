@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -561,5 +562,28 @@ func TestSlowMultiRange(t *testing.T) {
 	got = got[:min(len(got), len(body)-2)]
 	if len(got) == 0 || !bytes.Equal(got, body[1:1+len(got)]) {
 		t.Errorf("%d bytes came, and not those that are stored", len(got))
+	}
+}
+
+// Answers that are a header only have a deadline too: a client that never reads cannot hold its connection, which would
+// hold up the end of the server.
+func TestHeadersThatNobodyReads(t *testing.T) {
+	get := " /" + key + "?token=" + downloadToken + " HTTP/1.1\r\nHost: x\r\n"
+	for _, request := range []string{"HEAD" + get + "\r\n", "GET" + get + "If-None-Match: *\r\n\r\n"} {
+		s := start(t, impatience)
+		s.put(t, key, "hello")
+		dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+			return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })
+		}}
+		conn, err := dialer.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(10 * impatient))
+		_, _ = io.WriteString(conn, strings.Repeat(request, 100_000)) // until the server waits for room to write, and gives up
+		if err := s.stop(); err != nil {
+			t.Errorf("%.4s: %v", request, err)
+		}
 	}
 }
