@@ -202,25 +202,24 @@ func format(v string) (string, error) {
 	return v, nil
 }
 
-func level(v string) (l slog.Level, err error) { return l, l.UnmarshalText([]byte(v)) }
+func level(v string) (l slog.Level, err error) {
+	err = l.UnmarshalText([]byte(v))
+	return l, err
+}
 
-// load reads flags and environment and reports everything that is wrong with them at once.
-func (p *program) load(args, env []string, clientConfig bool) error {
-	table := p.settings()
-	wrong := usageError{}
-	environment, flags := map[string]string{}, map[string]string{}
-	var known, words []string // variables, flags
+// readFlags reads the command line: what each setting's flag says, and what is wrong. It does not repeat an argument it
+// cannot read, since that may be a secret.
+func (p *program) readFlags(args []string, table []setting, clientConfig bool) (flags map[string]string, wrong []string) {
+	flags = map[string]string{}
 	set := flag.NewFlagSet("depot", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	if clientConfig {
 		set.BoolVar(&p.toml, "toml", false, "")
 	}
 	for _, s := range table {
-		known, words = append(known, s.name), append(words, s.flag())
 		keep := func(v string) error { flags[s.name] = v; return nil }
 		switch {
 		case s.secret:
-			known = append(known, s.name+"_FILE")
 		case s.name == "DEPOT_OVERWRITE":
 			set.BoolFunc(s.flag(), "", keep)
 		default:
@@ -237,12 +236,25 @@ func (p *program) load(args, env []string, clientConfig bool) error {
 			left = left[1:] // package flag stops before what is no flag, or not even like one
 		}
 		rest = left
-		at := len(args) - len(left) // counted from 1; not repeated, since it may be a secret
+		at := len(args) - len(left) // counted from 1
 		word, _, _ := strings.Cut(strings.TrimLeft(args[at-1], "-"), "=")
 		if i := slices.IndexFunc(table, func(s setting) bool { return s.secret && s.flag() == word }); i >= 0 {
 			wrong = append(wrong, fmt.Sprintf("argument %d: a secret has no flag: set %s or %s_FILE", at, table[i].name, table[i].name))
 		} else {
-			wrong = append(wrong, fmt.Sprintf("argument %d is no flag of this command, or lacks its value: write --flag=value%s", at, didYouMean(word, words)))
+			wrong = append(wrong, fmt.Sprintf("argument %d is no flag of this command, or lacks its value: write --flag=value", at))
+		}
+	}
+	return flags, wrong
+}
+
+// load reads flags and environment and reports everything that is wrong with them at once.
+func (p *program) load(args, env []string, clientConfig bool) error {
+	table := p.settings()
+	flags, wrong := p.readFlags(args, table, clientConfig)
+	environment, known := map[string]string{}, []string{}
+	for _, s := range table {
+		if known = append(known, s.name); s.secret {
+			known = append(known, s.name+"_FILE")
 		}
 	}
 	for _, e := range env {
@@ -269,10 +281,10 @@ func (p *program) load(args, env []string, clientConfig bool) error {
 			wrong = append(wrong, problem)
 		}
 	}
-	if len(wrong) == 0 {
-		return nil
+	if len(wrong) > 0 {
+		return usageError(wrong)
 	}
-	return wrong
+	return nil
 }
 
 func (s setting) apply(flags, environment map[string]string) error {

@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -55,7 +57,7 @@ func TestWrongSettings(t *testing.T) {
 		"empty file":       {env: []string{"DEPOT_UPLOAD_TOKEN_FILE=/dev/null"}, want: []string{"DEPOT_UPLOAD_TOKEN: token 1 is empty"}},
 		"token for a path": {env: []string{"DEPOT_UPLOAD_TOKEN_FILE=" + secret}, want: []string{"DEPOT_UPLOAD_TOKEN: the file that DEPOT_UPLOAD_TOKEN_FILE names"}},
 		"no flags at all":  {args: []string{"serve", "---x", "--=" + secret, "-" + secret, "-", "--", secret}, want: []string{"argument 1 ", "argument 2 ", "argument 3 ", "argument 4 ", "argument 6 "}},
-		"flag's typo":      {args: []string{"--max-sice=1MiB", "--listen"}, want: []string{"(did you mean max-size?)", "argument 2 "}},
+		"flag's typo":      {args: []string{"--max-sice=1MiB", "--listen"}, want: []string{"argument 1 ", "argument 2 "}},
 		"bad boolean":      {args: []string{"client-config", "--toml=" + secret}, want: []string{"argument 1 "}},
 		"unknown variable": {env: []string{"DEPOT_MAXSIZE=1", "DEPOT_XYZZY=1"}, want: []string{"DEPOT_MAXSIZE: there is no such setting: unset it (did you mean DEPOT_MAX_SIZE?)", "DEPOT_XYZZY: there is no such setting: unset it\n"}},
 		"unknown command":  {args: []string{"serv"}, want: []string{"not one of the commands", "(did you mean serve?)"}},
@@ -90,6 +92,40 @@ func TestWrongSettings(t *testing.T) {
 // What Kubernetes injects for a Service called depot is no setting.
 func TestKubernetesVariables(t *testing.T) {
 	serve(t, t.TempDir(), []string{"DEPOT_PORT=tcp://10.0.0.1:80", "DEPOT_PORT_80_TCP_ADDR=10.0.0.1", "DEPOT_SERVICE_HOST=10.0.0.1", "DEPOT_SERVICE_PORT=80"})
+}
+
+// Level and format of the log, and the warning that an endpoint is open.
+func TestLog(t *testing.T) {
+	open := []string{"DEPOT_UPLOAD_AUTH=none", "DEPOT_DOWNLOAD_AUTH=none"}
+	p := serve(t, t.TempDir(), open)
+	p.await(t, "everyone who reaches this address may upload and delete: DEPOT_UPLOAD_AUTH is none")
+	p = serve(t, t.TempDir(), given)
+	if strings.Contains(p.stderr.String(), "everyone") {
+		t.Error("a closed endpoint warns that it is open")
+	}
+	address := freeAddress(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	cmd := command(ctx, t.TempDir(), append(open, "DEPOT_LISTEN="+address), "--log-level", "warn", "--log-format=text")
+	out := newOutput()
+	cmd.Stderr = out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	quiet := &process{cmd: cmd, stderr: out, ended: make(chan struct{})}
+	quiet.awaitOutput(t, out, func(text string) bool { return strings.Contains(text, "level=WARN msg=\"everyone who") })
+	for { // it listens before it warns, and answers a moment after
+		if response, err := http.Get("http://" + address + "/a/b/1.zip"); err == nil {
+			_ = response.Body.Close()
+			break
+		}
+	}
+	quiet.awaitOutput(t, out, func(text string) bool { return strings.Contains(text, "level=WARN msg=request") })
+	cancel()
+	_ = cmd.Wait()
+	if strings.Contains(out.String(), "level=INFO") {
+		t.Errorf("logged:\n%s", out)
+	}
 }
 
 func TestPrecedence(t *testing.T) {
