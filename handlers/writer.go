@@ -12,7 +12,7 @@ import (
 const (
 	// smallFile is the size up to which a file is read into memory and written at once, in bytes; larger ones go by
 	// sendfile(2).
-	smallFile = 64 << 10
+	smallFile = 16 << 10
 	// piece is how much sendfile is asked for at once, so that the deadline moves on in between, in bytes.
 	piece = 4 << 20
 )
