@@ -40,7 +40,12 @@ func BenchmarkServer(b *testing.B) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- h.Serve(ctx, listener, time.Second) }()
-	defer func() { cancel(); <-done }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	}()
 	for _, size := range []int{4 << 10, 64 << 10, 1 << 20} {
 		body := make([]byte, size)
 		k, _ := store.ParseKey(fmt.Sprintf("bench/%d/0.zip", size))

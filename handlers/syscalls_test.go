@@ -251,6 +251,7 @@ func TestSendfileAndBuffers(t *testing.T) {
 		}
 	}
 	calls := stop()
+	inOrder(t, calls, fmt.Sprintf(`^fallocate\(.*, 0, 0, %d\) = 0`, size))
 	var writes []int
 	sent := 0
 	for _, call := range calls {
