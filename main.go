@@ -232,7 +232,7 @@ func (p *program) readFlags(args []string, table []setting, clientConfig bool) (
 		if err == nil && len(left) == 0 {
 			break
 		}
-		if err == nil || len(left) == len(rest) {
+		if err == nil || strings.HasPrefix(err.Error(), "bad flag syntax") {
 			left = left[1:] // package flag stops before what is no flag, or not even like one
 		}
 		rest = left
@@ -357,6 +357,9 @@ func (p *program) openStore() (*store.Disk, error) {
 		p.kept[name] = keptToken{store.SecretPath(p.dir, name), made}
 		return token, err
 	})
+	if err != nil {
+		_ = disk.Close()
+	}
 	return disk, err
 }
 

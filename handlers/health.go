@@ -69,7 +69,7 @@ func (h *health) check(ctx context.Context) error {
 		defer h.mu.Unlock()
 		return h.err
 	case <-ctx.Done():
-		return errors.Join(store.ErrUnavailable, fmt.Errorf("the store's check has not ended: %w", ctx.Err()))
+		return errors.Join(store.ErrUnavailable, fmt.Errorf("the store's check has not ended: %v", ctx.Err()))
 	}
 }
 

@@ -83,6 +83,10 @@ func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
 	if err := w.control.Flush(); err != nil { // else net/http reads 512 bytes of the file to send with the header
 		return 0, err
 	}
+	start, err := part.R.(io.Seeker).Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, err
+	}
 	for part.N > 0 {
 		// A new limit on the file itself, not a limit on the limit: net/http finds the file under one of them only.
 		w.moveDeadline()
@@ -91,8 +95,11 @@ func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
 		part.N -= k
 		w.moved(k)
 		if errors.Is(err, os.ErrDeadlineExceeded) && k >= leastProgress {
-			// Slow, but honest: 4 MiB may take longer than 64 KiB have to. sendfile reads no more than it sends, so the
-			// file's position is where it has to be; of any other reader something would be lost here.
+			// Slow, but honest: 4 MiB may take longer than 64 KiB have to. Go on after what was sent: where net/http could
+			// not use sendfile it has read more of the file than that.
+			if _, err := part.R.(io.Seeker).Seek(start+n, io.SeekStart); err != nil {
+				return n, err
+			}
 			continue
 		}
 		if err != nil || k == 0 {

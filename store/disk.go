@@ -196,6 +196,9 @@ func (d *Disk) Delete(ctx context.Context, key Key) error {
 		return fmt.Errorf("delete %s: %w", key, classify(err))
 	}
 	defer unix.Close(dir)
+	if err := d.Check(ctx); err != nil {
+		return fmt.Errorf("delete %s: %w", key, err)
+	}
 	f, _, err := openArtifact(dir, key)
 	if err == nil {
 		_ = f.Close()

@@ -52,9 +52,10 @@ func (d *Disk) makeDirs(key Key) (_ *place, err error) {
 }
 
 func (d *Disk) makeDir(p *place, parent int, name, path string) (fd int, err error) {
+	made := false
 	if fd, err = openDirAt(parent, name); errors.Is(err, unix.ENOENT) {
 		err = retry(func() error { return unix.Mkdirat(parent, name, 0o755) })
-		if err == nil || errors.Is(err, unix.EEXIST) {
+		if made = err == nil; made || errors.Is(err, unix.EEXIST) {
 			fd, err = openDirAt(parent, name)
 		}
 	}
@@ -69,7 +70,7 @@ func (d *Disk) makeDir(p *place, parent int, name, path string) (fd int, err err
 		_ = unix.Close(fd)
 		return -1, err
 	}
-	if !d.isDurable(path, is) {
+	if made || !d.isDurable(path, is) { // made: the file system may have given it the number of one that was removed
 		p.unsure = append(p.unsure, unsure{parent, path, is})
 	}
 	return fd, nil

@@ -44,26 +44,32 @@ func OpenDisk(cfg DiskConfig) (_ *Disk, err error) {
 	return d, nil
 }
 
-// makeRoot makes the directory and what is missing above it, durably: an artifact is no more durable than its root.
+// makeRoot makes the directory and what is missing above it, durably: an artifact is no more durable than its root. The
+// directory above is opened first, so that one that cannot be fsynced is found before anything is made in it.
 func makeRoot(path string) error {
-	err := os.Mkdir(path, 0o755)
+	above := filepath.Dir(path)
+	parent, err := os.Open(above)
 	if errors.Is(err, unix.ENOENT) {
-		if err := makeRoot(filepath.Dir(path)); err != nil {
+		if err := makeRoot(above); err != nil {
 			return err
 		}
-		err = os.Mkdir(path, 0o755)
+		parent, err = os.Open(above)
 	}
+	if err != nil {
+		if exists(path) {
+			return nil // made by someone who may read the directory above, as we may not
+		}
+		return err
+	}
+	defer parent.Close()
+	err = os.Mkdir(path, 0o755)
 	if errors.Is(err, unix.EEXIST) {
+		_ = parent.Sync() // for a process that was killed after it made this; some file systems have nothing to sync
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	parent, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer parent.Close()
 	return parent.Sync()
 }
 

@@ -29,6 +29,10 @@ func (d *Disk) Put(ctx context.Context, key Key, body io.Reader, opts PutOptions
 		return Info{}, 0, fmt.Errorf("put %s: %w", key, err)
 	}
 	defer upload.discard()
+	// The body may have taken long. What is published into a directory that nobody will look at again would be lost.
+	if err := d.Check(ctx); err != nil {
+		return Info{}, 0, fmt.Errorf("put %s: %w", key, err)
+	}
 	info, outcome, err := d.publish(ctx, key, upload, opts, exists)
 	if err != nil {
 		return Info{}, 0, fmt.Errorf("put %s: %w", key, classify(err))
@@ -47,7 +51,7 @@ func (d *Disk) publish(ctx context.Context, key Key, upload *staged, opts PutOpt
 			exists = true
 		case errors.Is(err, unix.ENOENT): // what was there, or its directory, was removed meanwhile
 			exists = false
-			if err := d.Check(ctx); err != nil {
+			if err := errors.Join(d.Check(ctx), d.staging.check()); err != nil {
 				return Info{}, 0, err
 			}
 		default:

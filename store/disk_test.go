@@ -208,6 +208,67 @@ func TestDiskGone(t *testing.T) {
 	}
 }
 
+// duringBody runs once, when the body is read to its end.
+type duringBody struct {
+	io.Reader
+	run func()
+}
+
+func (d *duringBody) Read(p []byte) (int, error) {
+	n, err := d.Reader.Read(p)
+	if err == io.EOF {
+		d.run()
+	}
+	return n, err
+}
+
+// Nothing is acknowledged into a store that has gone, not even what it holds already.
+func TestDiskGoneUnderway(t *testing.T) {
+	for _, overwrite := range []bool{false, true} {
+		for _, text := range []string{"a/b/old.zip", "a/b/new.zip"} {
+			dir := filepath.Join(t.TempDir(), "root")
+			d := openDisk(t, dir)
+			if _, _, err := d.Put(t.Context(), storetest.Key(t, "a/b/old.zip"), strings.NewReader("x"), store.PutOptions{Size: 1}); err != nil {
+				t.Fatal(err)
+			}
+			body := &duringBody{strings.NewReader("x"), func() {
+				if err := errors.Join(os.Rename(dir, dir+".moved"), os.Mkdir(dir, 0o755)); err != nil {
+					t.Error(err)
+				}
+			}}
+			_, outcome, err := d.Put(t.Context(), storetest.Key(t, text), body, store.PutOptions{Size: -1, Overwrite: overwrite})
+			if !errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("Put %s, overwrite %v: %v, %v", text, overwrite, outcome, err)
+			}
+			if err := d.Delete(t.Context(), storetest.Key(t, "a/b/old.zip")); !errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("Delete: %v", err)
+			}
+		}
+	}
+}
+
+// Without its staging directory a store takes no uploads, and says so.
+func TestDiskStagingGone(t *testing.T) {
+	bothStagings(t, func(t *testing.T, open func(*testing.T, string) *store.Disk) {
+		dir := t.TempDir()
+		d := open(t, dir)
+		key := storetest.Key(t, "a/b/1.zip")
+		if _, _, err := d.Put(t.Context(), key, strings.NewReader("x"), store.PutOptions{Size: 1}); err != nil {
+			t.Fatal(err)
+		}
+		body := &duringBody{strings.NewReader("y"), func() { _ = os.RemoveAll(filepath.Join(dir, ".depot")) }}
+		if _, _, err := d.Put(t.Context(), key, body, store.PutOptions{Size: -1, Overwrite: true}); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("removed underway: %v", err)
+		}
+		if _, _, err := d.Put(t.Context(), key, strings.NewReader("z"), store.PutOptions{Size: 1, Overwrite: true}); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("removed before: %v", err)
+		}
+		if info, err := d.Stat(t.Context(), key); err != nil || info.Size != 1 {
+			t.Errorf("what is stored: %+v, %v", info, err)
+		}
+	})
+}
+
 // Whatever is planted where an artifact should be is neither followed nor waited for, nor removed.
 func TestDiskPlanted(t *testing.T) {
 	dir := t.TempDir()

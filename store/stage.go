@@ -66,7 +66,10 @@ func (s *staging) try() error {
 		return err
 	}
 	defer f.discard()
-	s.attributes = f.setDigest() == nil
+	err = f.setDigest()
+	if s.attributes = err == nil; err != nil && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("record a digest: %w", err)
+	}
 	name := randomName()
 	if err := f.linkTo(s.dir, name); err != nil {
 		return err
@@ -209,6 +212,16 @@ func (s *staging) createNamed() (*staged, error) {
 		}
 	}
 	return nil, errors.New("no staged file could be made in 100 attempts: another process keeps removing them")
+}
+
+// check reports whether the staging directory is still there.
+func (s *staging) check() error {
+	var st unix.Stat_t
+	err := retry(func() error { return unix.Fstat(s.dir, &st) })
+	if err == nil && st.Nlink == 0 {
+		err = stagingError("look", unix.ENOENT)
+	}
+	return err
 }
 
 func stagingError(doing string, err error) error {

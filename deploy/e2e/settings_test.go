@@ -58,6 +58,7 @@ func TestWrongSettings(t *testing.T) {
 		"token for a path": {env: []string{"DEPOT_UPLOAD_TOKEN_FILE=" + secret}, want: []string{"DEPOT_UPLOAD_TOKEN: the file that DEPOT_UPLOAD_TOKEN_FILE names"}},
 		"no flags at all":  {args: []string{"serve", "---x", "--=" + secret, "-" + secret, "-", "--", secret}, want: []string{"argument 1 ", "argument 2 ", "argument 3 ", "argument 4 ", "argument 6 "}},
 		"flag's typo":      {args: []string{"--max-sice=1MiB", "--listen"}, want: []string{"argument 1 ", "argument 2 "}},
+		"good, then bad":   {args: []string{"--listen=127.0.0.1:0", "---x"}, want: []string{"cannot start:\n  argument 2 "}},
 		"bad boolean":      {args: []string{"client-config", "--toml=" + secret}, want: []string{"argument 1 "}},
 		"unknown variable": {env: []string{"DEPOT_MAXSIZE=1", "DEPOT_XYZZY=1"}, want: []string{"DEPOT_MAXSIZE: there is no such setting: unset it (did you mean DEPOT_MAX_SIZE?)", "DEPOT_XYZZY: there is no such setting: unset it\n"}},
 		"unknown command":  {args: []string{"serv"}, want: []string{"not one of the commands", "(did you mean serve?)"}},

@@ -147,7 +147,7 @@ func noSecrets(c *check) {
 
 func stalled(c *check) {
 	open := map[string]net.Conn{}
-	for _, begin := range []string{"Content-Length: 1000000\r\n\r\nhello", "Content-Length: 5\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"} {
+	for _, begin := range []string{fmt.Sprintf("Content-Length: %d\r\n\r\nhello", c.atMost(1_000_000)), "Content-Length: 5\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"} {
 		key := c.key("1.0.0.zip")
 		conn := c.dial(c.e.UploadURL)
 		_, _ = io.WriteString(conn, c.rawPut(key)+begin)

@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 	flag.StringVar(&endpoint.downloadToken, "download-token", "", "its download tokens, with commas between them")
 	flag.BoolVar(&e.Overwrite, "overwrite", false, "uploads replace other bytes")
 	flag.Int64Var(&e.MaxSize, "max-size", 0, "its limit in bytes; 0: not checked")
+	flag.DurationVar(&e.Patience, "patience", 0, "the time in which 64 KiB of a body have to come; 0 or above 5s: not checked")
 	flag.Parse()
 	os.Exit(m.Run())
 }
