@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"runtime/debug"
@@ -354,7 +355,8 @@ func (p *program) openStore() (*store.Disk, error) {
 	p.kept = map[string]keptToken{}
 	_, err = p.auth.Complete(func(name string) (string, error) {
 		token, made, err := disk.Secret(name, auth.NewToken)
-		p.kept[name] = keptToken{store.SecretPath(p.dir, name), made}
+		path, _ := filepath.Abs(store.SecretPath(p.dir, name)) // the line may be pasted in another directory
+		p.kept[name] = keptToken{path, made}
 		return token, err
 	})
 	if err != nil {

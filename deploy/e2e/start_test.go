@@ -44,6 +44,9 @@ func TestZeroConfiguration(t *testing.T) {
 			t.Error("the second start prints a token")
 		}
 	}
+	if !strings.Contains(second.stdout.String(), "$(cat "+dir+"/") {
+		t.Errorf("the second start's lines work only in its own directory:\n%s", second.stdout)
+	}
 	if got := readTokens(t, dir); !slices.Equal(got, tokens) {
 		t.Error("the second start made new tokens")
 	}
