@@ -368,6 +368,20 @@ func blocked(t *testing.T) io.Reader {
 	return r
 }
 
+// A prober that has closed its side still gets the store's answer, and no other.
+func TestReadinessHalfClosed(t *testing.T) {
+	s := start(t, withStore(&faulty{check: func(context.Context) error {
+		time.Sleep(impatient) // so that the server notices the end before it has an answer
+		return nil
+	}}))
+	conn := s.dial(t)
+	_, _ = io.WriteString(conn, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+	_ = conn.CloseWrite()
+	if response, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || response.StatusCode != http.StatusOK {
+		t.Errorf("%v, %v", response, err)
+	}
+}
+
 func TestReadiness(t *testing.T) {
 	var down, hang atomic.Bool
 	release := make(chan struct{})

@@ -38,14 +38,15 @@ func (s *Server) healthz(c echo.Context) error { return c.String(http.StatusOK, 
 
 // readyz says whether the process should get requests.
 func (s *Server) readyz(c echo.Context) error {
-	if err := s.health.check(c.Request().Context()); err != nil {
+	if err := s.health.check(); err != nil {
 		return err
 	}
 	c.Response().Header().Set("Cache-Control", "no-store")
 	return c.String(http.StatusOK, "ready\n")
 }
 
-func (h *health) check(ctx context.Context) error {
+// check waits for the store's answer, also when the prober has closed its side: that is no answer about the store.
+func (h *health) check() error {
 	if h.draining.Load() {
 		return errDraining
 	}
@@ -61,15 +62,15 @@ func (h *health) check(ctx context.Context) error {
 	running := h.running
 	h.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
+	timeout := time.NewTimer(checkTimeout)
+	defer timeout.Stop()
 	select {
 	case <-running:
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		return h.err
-	case <-ctx.Done():
-		return errors.Join(store.ErrUnavailable, fmt.Errorf("the store's check has not ended: %v", ctx.Err()))
+	case <-timeout.C:
+		return fmt.Errorf("%w: its check has not ended in %v", store.ErrUnavailable, checkTimeout)
 	}
 }
 
