@@ -87,3 +87,30 @@ func TestSecondSignal(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// A connection that stays idle is closed after 120 s. That takes as long as it says, so only CI waits for it.
+func TestIdleTimeout(t *testing.T) {
+	if os.Getenv("CI") == "" {
+		t.Skip("this waits for two minutes: it is tested in CI")
+	}
+	t.Parallel()
+	p := serve(t, t.TempDir(), given)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Minute)) // only so that a server that never closes it fails the test
+	_, _ = io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+	r := bufio.NewReader(conn)
+	response, err := http.ReadResponse(r, nil)
+	if err != nil || response.StatusCode != http.StatusOK || response.Close {
+		t.Fatal(response, err)
+	}
+	if _, err := io.Copy(io.Discard, response.Body); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ReadByte(); err != io.EOF {
+		t.Errorf("an idle connection ended with %v", err)
+	}
+}
