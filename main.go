@@ -422,10 +422,10 @@ func (p *program) logger() *slog.Logger {
 func (p *program) client(say func(token string, kept keptToken) string) handlers.Client {
 	c := handlers.Client{UploadURL: p.url(p.uploadURL), DownloadURLBase: p.url(p.downloadURLBase), DownloadAuth: p.auth.DownloadAuth, DownloadParam: p.auth.DownloadParam}
 	if p.auth.UploadAuth != auth.None {
-		c.UploadToken = say(p.auth.UploadToken[0], p.kept["upload-token"])
+		c.UploadToken = say(p.auth.UploadToken[0], p.kept[auth.UploadName])
 	}
 	if p.auth.DownloadAuth != auth.None {
-		c.DownloadToken = say(p.auth.DownloadToken[0], p.kept["download-token"])
+		c.DownloadToken = say(p.auth.DownloadToken[0], p.kept[auth.DownloadName])
 	}
 	return c
 }

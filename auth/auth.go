@@ -54,20 +54,20 @@ type Config struct {
 // whether there were any.
 func (cfg *Config) Complete(token func(name string) (string, error)) (missing bool, err error) {
 	if cfg.UploadAuth != None && len(cfg.UploadToken) == 0 {
-		upload, uploadErr := token(uploadName)
+		upload, uploadErr := token(UploadName)
 		missing, cfg.UploadToken, err = true, []string{upload}, uploadErr
 	}
 	if cfg.DownloadAuth != None && len(cfg.DownloadToken) == 0 {
-		download, downloadErr := token(downloadName)
+		download, downloadErr := token(DownloadName)
 		missing, cfg.DownloadToken, err = true, []string{download}, errors.Join(err, downloadErr)
 	}
 	return missing, err
 }
 
-// The names of the identities that the configured tokens stand for.
+// The names of the identities that the configured tokens stand for; with several tokens, a number follows.
 const (
-	uploadName   = "upload-token"
-	downloadName = "download-token"
+	UploadName   = "upload-token"
+	DownloadName = "download-token"
 )
 
 // Identity is who a request comes from. The zero Identity may do nothing.
@@ -123,8 +123,8 @@ func New(cfg Config) (*Authenticator, error) {
 	if cfg.DownloadAuth == QueryParam {
 		a.param = cfg.DownloadParam
 	}
-	a.add(uploadName, cfg.UploadToken, Upload|Delete)
-	a.add(downloadName, cfg.DownloadToken, Download)
+	a.add(UploadName, cfg.UploadToken, Upload|Delete)
+	a.add(DownloadName, cfg.DownloadToken, Download)
 	return a, nil
 }
 
