@@ -7,7 +7,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -93,14 +92,15 @@ type program struct {
 	stdout, stderr io.Writer
 	flags          []string // as given
 
-	listen, dir, uploadURL, downloadURLBase string
-	auth                                    auth.Config
-	overwrite, toml                         bool
-	maxSize                                 int64
-	drain                                   time.Duration
-	logFormat                               string
-	logLevel                                slog.Level
-	kept                                    map[string]keptToken // by name: the tokens that were not given
+	listen, uploadURL, downloadURLBase string
+	auth                               auth.Config
+	bucket                             store.S3Config // its Store and Overwrite are for a directory too
+	redirect, toml                     bool
+	maxSize                            int64
+	drain                              time.Duration
+	logFormat                          string
+	logLevel                           slog.Level
+	kept                               map[string]keptToken // by name: the tokens that were not given
 }
 
 type keptToken struct {
@@ -121,18 +121,27 @@ func (s setting) flag() string {
 }
 
 func (p *program) settings() []setting {
+	const yesNo = "give true or false"
 	return []setting{
 		{"DEPOT_LISTEN", "127.0.0.1:8080", "host:port to listen on; :8080 for every address of the machine", parsed(&p.listen, address, "give host:port, for example 127.0.0.1:8080"), false},
-		{"DEPOT_STORE", "./depot-data", "directory the artifacts are kept in", parsed(&p.dir, directory, "this version keeps artifacts in a directory: name one"), false},
+		{"DEPOT_STORE", "./depot-data", "where the artifacts are kept: a directory, or a bucket as s3://bucket/prefix", text(&p.bucket.Store), false},
 		{"DEPOT_UPLOAD_URL", "http://<listen>", "upload_url as AgentVerse is given it; uploads and deletes are served below its path", text(&p.uploadURL), false},
 		{"DEPOT_DOWNLOAD_URL_BASE", "http://<listen>", "download_url_base as AgentVerse is given it; downloads are served below its path", text(&p.downloadURLBase), false},
-		{"DEPOT_UPLOAD_TOKEN", "generated", "token for uploads and deletes; several with commas between them", lines(&p.auth.UploadToken), true},
+		{"DEPOT_UPLOAD_TOKEN", "generated", "token for uploads and deletes; several with commas between them; a bucket needs one given", lines(&p.auth.UploadToken), true},
 		{"DEPOT_UPLOAD_AUTH", "bearer", "bearer, or none to let everyone upload and delete", text((*string)(&p.auth.UploadAuth)), false},
-		{"DEPOT_DOWNLOAD_TOKEN", "generated", "token for downloads; several with commas between them", lines(&p.auth.DownloadToken), true},
+		{"DEPOT_DOWNLOAD_TOKEN", "generated", "token for downloads; several with commas between them; a bucket needs one given", lines(&p.auth.DownloadToken), true},
 		{"DEPOT_DOWNLOAD_AUTH", "query_param", "query_param, bearer_header, or none to let everyone download; a bearer header works under query_param too", text((*string)(&p.auth.DownloadAuth)), false},
 		{"DEPOT_DOWNLOAD_PARAM", "token", "name of the query parameter under query_param", text(&p.auth.DownloadParam), false},
-		{"DEPOT_OVERWRITE", "false", "true lets an upload replace a published version by other bytes", parsed(&p.overwrite, strconv.ParseBool, "give true or false"), false},
-		{"DEPOT_MAX_SIZE", "1GiB", "largest archive that is taken; for example 500MiB or 2GiB", parsed(&p.maxSize, size, "give a size like 500MiB or 2GiB; the units are KiB, MiB, GiB, TiB"), false},
+		{"DEPOT_OVERWRITE", "false", "true lets an upload replace a published version by other bytes", parsed(&p.bucket.Overwrite, strconv.ParseBool, yesNo), false},
+		{"DEPOT_MAX_SIZE", "1GiB", "largest archive that is taken; for example 500MiB or 2GiB; at most 5GiB in a bucket", parsed(&p.maxSize, size, "give a size like 500MiB or 2GiB; the units are KiB, MiB, GiB, TiB"), false},
+		{"DEPOT_STAGING_DIR", "the system's temporary directory", "where uploads into a bucket are received first; it needs room for all that are under way", text(&p.bucket.StagingDir), false},
+		{"DEPOT_S3_ENDPOINT", "https://s3.amazonaws.com", "URL of the S3 service that has the bucket", text(&p.bucket.S3Endpoint), false},
+		{"DEPOT_S3_REGION", "us-east-1", "region of the bucket", text(&p.bucket.S3Region), false},
+		{"DEPOT_S3_PATH_STYLE", "auto", "true for https://endpoint/bucket/, false for https://bucket.endpoint/; auto is false for AWS, Google and Aliyun", text(&p.bucket.S3PathStyle), false},
+		{"DEPOT_S3_CREATE_BUCKET", "false", "true makes the bucket if there is none", parsed(&p.bucket.S3CreateBucket, strconv.ParseBool, yesNo), false},
+		{"DEPOT_S3_REDIRECT", "false", "true answers downloads with a redirect to a presigned URL in the bucket", parsed(&p.redirect, strconv.ParseBool, yesNo), false},
+		{"DEPOT_S3_REDIRECT_ENDPOINT", "as DEPOT_S3_ENDPOINT", "URL of the S3 service as those who download reach it", text(&p.bucket.S3RedirectEndpoint), false},
+		{"DEPOT_S3_REDIRECT_TTL", "5m", "how long a presigned URL is good for, 1s to 168h", parsed(&p.bucket.S3RedirectTTL, timeout, "give a duration like 5m"), false},
 		{"DEPOT_DRAIN_TIMEOUT", "25s", "how long requests in flight may take after SIGTERM", parsed(&p.drain, timeout, "give a duration like 25s or 2m"), false},
 		{"DEPOT_LOG_FORMAT", "text on a terminal, else json", "text or json", parsed(&p.logFormat, format, "give text or json"), false},
 		{"DEPOT_LOG_LEVEL", "info", "debug, info, warn or error", parsed(&p.logLevel, level, "give debug, info, warn or error"), false},
@@ -171,13 +180,6 @@ func address(v string) (string, error) {
 	return v, err
 }
 
-func directory(v string) (string, error) {
-	if strings.Contains(v, "://") {
-		return "", errors.New("a URL")
-	}
-	return v, nil
-}
-
 func size(v string) (int64, error) {
 	digits := strings.TrimRight(v, "BKMGTi")
 	shift, known := map[string]int{"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}[v[len(digits):]]
@@ -209,41 +211,31 @@ func level(v string) (l slog.Level, err error) {
 }
 
 // readFlags reads the command line: what each setting's flag says, and what is wrong. It does not repeat an argument it
-// cannot read, since that may be a secret.
+// cannot read, since that may be a secret. (Package flag would stop at the first bad one, and print it.)
 func (p *program) readFlags(args []string, table []setting, clientConfig bool) (flags map[string]string, wrong []string) {
 	flags = map[string]string{}
-	set := flag.NewFlagSet("depot", flag.ContinueOnError)
-	set.SetOutput(io.Discard)
-	if clientConfig {
-		set.BoolVar(&p.toml, "toml", false, "")
-	}
-	for _, s := range table {
-		keep := func(v string) error { flags[s.name] = v; return nil }
+	for i := 0; i < len(args); i++ {
+		dashed := strings.HasPrefix(args[i], "-") && !strings.HasPrefix(args[i], "---")
+		name, value, hasValue := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
+		at := slices.IndexFunc(table, func(s setting) bool { return dashed && s.flag() == name })
 		switch {
-		case s.secret:
-		case s.name == "DEPOT_OVERWRITE":
-			set.BoolFunc(s.flag(), "", keep)
-		default:
-			set.Func(s.flag(), "", keep)
+		case dashed && clientConfig && name == "toml" && !hasValue:
+			p.toml = true
+			continue
+		case at >= 0 && table[at].secret:
+			wrong = append(wrong, fmt.Sprintf("argument %d: a secret has no flag: set %s or %s_FILE", i+1, table[at].name, table[at].name))
+			continue
+		case at >= 0 && !hasValue && table[at].fallback == "false":
+			value, hasValue = "true", true
+		case at >= 0 && !hasValue && i+1 < len(args):
+			i++
+			value, hasValue = args[i], true
 		}
-	}
-	for rest := args; len(rest) > 0; {
-		err := set.Parse(rest)
-		left := set.Args()
-		if err == nil && len(left) == 0 {
-			break
+		if at < 0 || !hasValue {
+			wrong = append(wrong, fmt.Sprintf("argument %d is no flag of this command, or lacks its value: write --flag=value", i+1))
+			continue
 		}
-		if err == nil || strings.HasPrefix(err.Error(), "bad flag syntax") {
-			left = left[1:] // package flag stops before what is no flag, or not even like one
-		}
-		rest = left
-		at := len(args) - len(left) // counted from 1
-		word, _, _ := strings.Cut(strings.TrimLeft(args[at-1], "-"), "=")
-		if i := slices.IndexFunc(table, func(s setting) bool { return s.secret && s.flag() == word }); i >= 0 {
-			wrong = append(wrong, fmt.Sprintf("argument %d: a secret has no flag: set %s or %s_FILE", at, table[i].name, table[i].name))
-		} else {
-			wrong = append(wrong, fmt.Sprintf("argument %d is no flag of this command, or lacks its value: write --flag=value", at))
-		}
+		flags[table[at].name] = value
 	}
 	return flags, wrong
 }
@@ -270,13 +262,9 @@ func (p *program) load(args, env []string, clientConfig bool) error {
 			wrong = append(wrong, fmt.Sprintf("%s: %v", s.name, err))
 		}
 	}
-	// The packages know what makes their part valid. They speak of their fields, people of their variables.
+	// The packages know what makes their part valid.
 	unread := len(wrong)
-	for problem := range strings.SplitSeq(p.check(), "\n") {
-		problem = regexp.MustCompile(`Config\.\w+`).ReplaceAllStringFunc(problem, func(field string) string {
-			field = "DEPOT" + strings.ToUpper(strings.TrimPrefix(field, "Config."))
-			return table[slices.IndexFunc(table, func(s setting) bool { return strings.ReplaceAll(s.name, "_", "") == field })].name
-		})
+	for problem := range strings.SplitSeq(p.spoken(p.check()), "\n") {
 		name, _, _ := strings.Cut(problem, ":")
 		if problem != "" && !slices.ContainsFunc(wrong[:unread], func(w string) bool { return strings.HasPrefix(w, name+":") }) {
 			wrong = append(wrong, problem)
@@ -313,16 +301,36 @@ func (s setting) apply(flags, environment map[string]string) error {
 	return s.set(s.fallback)
 }
 
-// check has auth and handlers validate their settings, before anything is made or opened: a problem a line.
-func (p *program) check() string {
-	config := p.auth
-	_, _ = config.Complete(func(string) (string, error) { return auth.NewToken(), nil })
-	authenticator, authErr := auth.New(config)
-	_, handlersErr := p.handler(nil, authenticator, nil)
-	if err := errors.Join(authErr, handlersErr); err != nil {
-		return err.Error()
+// check has the packages validate their settings, before anything is made or opened.
+func (p *program) check() error {
+	config, inBucket, errs := p.auth, p.inBucket(), []error(nil)
+	if inBucket {
+		errs = append(errs, p.bucket.Validate())
+		if p.maxSize > store.LargestObject {
+			errs = append(errs, errors.New("Config.MaxSize: a bucket takes at most 5GiB in one request"))
+		}
+	} else {
+		_, _ = config.Complete(func(string) (string, error) { return auth.NewToken(), nil })
 	}
-	return ""
+	authenticator, err := auth.New(config)
+	errs = append(errs, err)
+	_, err = handlers.New(p.handlers(nil, authenticator, nil))
+	return errors.Join(append(errs, err)...)
+}
+
+// inBucket reports whether the store is a bucket, or meant to be something else that is no directory.
+func (p *program) inBucket() bool { return strings.Contains(p.bucket.Store, "://") }
+
+// spoken is an error's text in the words of those who set variables: the packages speak of the fields of their Configs.
+func (p *program) spoken(err error) string {
+	if err == nil {
+		return ""
+	}
+	table := p.settings()
+	return regexp.MustCompile(`Config\.\w+`).ReplaceAllStringFunc(err.Error(), func(field string) string {
+		field = "DEPOT" + strings.ToUpper(strings.TrimPrefix(field, "Config."))
+		return table[slices.IndexFunc(table, func(s setting) bool { return strings.ReplaceAll(s.name, "_", "") == field })].name
+	})
 }
 
 // fromKubernetes reports whether Kubernetes sets this for a Service called depot.
@@ -330,8 +338,8 @@ func fromKubernetes(name string) bool {
 	return name == "DEPOT_PORT" || strings.HasPrefix(name, "DEPOT_PORT_") || strings.HasPrefix(name, "DEPOT_SERVICE_")
 }
 
-func (p *program) handler(s store.Store, a *auth.Authenticator, log *slog.Logger) (*handlers.Server, error) {
-	return handlers.New(handlers.Config{Store: s, Auth: a, Log: log, UploadURL: p.url(p.uploadURL), DownloadURLBase: p.url(p.downloadURLBase), Overwrite: p.overwrite, MaxSize: p.maxSize})
+func (p *program) handlers(s store.Store, a *auth.Authenticator, log *slog.Logger) handlers.Config {
+	return handlers.Config{Store: s, Auth: a, Log: log, UploadURL: p.url(p.uploadURL), DownloadURLBase: p.url(p.downloadURLBase), Overwrite: p.bucket.Overwrite, MaxSize: p.maxSize}
 }
 
 // url is one of the two URLs without a slash at its end, by default made from the listening address.
@@ -346,16 +354,16 @@ func (p *program) url(given string) string {
 	return "http://" + net.JoinHostPort(host, port)
 }
 
-// openStore opens the store, and takes from it the tokens that were not given.
-func (p *program) openStore() (*store.Disk, error) {
-	disk, err := store.OpenDisk(store.DiskConfig{Dir: p.dir})
+// openDisk opens a store in a directory, and takes from it the tokens that were not given.
+func (p *program) openDisk() (*store.Disk, error) {
+	disk, err := store.OpenDisk(store.DiskConfig{Dir: p.bucket.Store})
 	if err != nil {
-		return nil, errors.New(strings.Replace(err.Error(), "Config.Store", "DEPOT_STORE", 1))
+		return nil, err
 	}
 	p.kept = map[string]keptToken{}
 	_, err = p.auth.Complete(func(name string) (string, error) {
 		token, made, err := disk.Secret(name, auth.NewToken)
-		path, _ := filepath.Abs(store.SecretPath(p.dir, name)) // the line may be pasted in another directory
+		path, _ := filepath.Abs(store.SecretPath(p.bucket.Store, name)) // the line may be pasted in another directory
 		p.kept[name] = keptToken{path, made}
 		return token, err
 	})
@@ -363,6 +371,36 @@ func (p *program) openStore() (*store.Disk, error) {
 		_ = disk.Close()
 	}
 	return disk, err
+}
+
+// open opens the store and says what a server on it is configured with.
+func (p *program) open(ctx context.Context, log *slog.Logger) (cfg handlers.Config, closer io.Closer, err error) {
+	var redirect handlers.Redirect
+	var s store.Store
+	if p.inBucket() {
+		bucket, err := store.OpenS3(ctx, p.bucket)
+		if err != nil {
+			return cfg, nil, err
+		}
+		if s, closer = bucket, bucket; p.redirect {
+			redirect = bucket.Presign
+		}
+	} else {
+		disk, err := p.openDisk()
+		if err != nil {
+			return cfg, nil, err
+		}
+		if s, closer = disk, disk; !disk.KeepsDigests() {
+			log.Warn("the file system keeps no extended attributes: artifacts are served without Repr-Digest")
+		}
+	}
+	authenticator, err := auth.New(p.auth)
+	if err != nil {
+		err = fmt.Errorf("the tokens kept in the store: %w", err)
+	}
+	cfg = p.handlers(s, authenticator, log)
+	cfg.Redirect = redirect
+	return cfg, closer, err
 }
 
 func (p *program) serve(ctx context.Context) error {
@@ -373,36 +411,29 @@ func (p *program) serve(ctx context.Context) error {
 		return fmt.Errorf("DEPOT_LISTEN: %w: choose another address, or free this one", err)
 	}
 	defer listener.Close()
-	disk, err := p.openStore()
-	if err != nil {
-		return err
-	}
-	authenticator, err := auth.New(p.auth)
-	if err != nil {
-		return fmt.Errorf("the tokens kept in the store: %w", err)
-	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	host, _, _ := net.SplitHostPort(p.listen)
 	p.listen = net.JoinHostPort(host, port) // the port is the system's choice where 0 was given
-	server, err := p.handler(disk, authenticator, log)
+	cfg, closer, err := p.open(ctx, log)
 	if err != nil {
-		return err
+		return errors.New(p.spoken(err))
+	}
+	server, err := handlers.New(cfg)
+	if err != nil {
+		return errors.New(p.spoken(err))
 	}
 	if p.auth.UploadAuth == auth.None {
 		log.Warn("everyone who reaches this address may upload and delete: DEPOT_UPLOAD_AUTH is none")
 	}
-	if !disk.KeepsDigests() {
-		log.Warn("the file system keeps no extended attributes: artifacts are served without Repr-Digest")
-	}
 	if err := p.banner(); err != nil {
 		return err
 	}
-	log.Info("listening", "address", listener.Addr().String(), "store", p.dir, "upload_url", p.url(p.uploadURL), "download_url_base", p.url(p.downloadURLBase), "version", version())
+	log.Info("listening", "address", listener.Addr().String(), "store", p.bucket.Store, "upload_url", p.url(p.uploadURL), "download_url_base", p.url(p.downloadURLBase), "version", version())
 	if err := server.Serve(ctx, listener, p.drain); err != nil {
 		return err // and the store stays open: requests that were cut off may still be in it
 	}
 	log.Info("stopped")
-	return disk.Close()
+	return closer.Close()
 }
 
 func (p *program) logger() *slog.Logger {
@@ -447,19 +478,19 @@ func (p *program) banner() error {
 		}
 		return handlers.ShellRead(kept.path)
 	})
-	return p.print(c.Welcome(p.dir, made, p.flags))
+	return p.print(c.Welcome(p.bucket.Store, made, p.flags))
 }
 
 func (p *program) clientConfig(context.Context) error {
-	_, err := p.auth.Complete(func(name string) (string, error) { return store.ReadSecret(p.dir, name) })
+	_, err := p.auth.Complete(func(name string) (string, error) { return store.ReadSecret(p.bucket.Store, name) })
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no tokens are kept in %s: give client-config the settings the server has, or start the server first", p.dir)
+		return fmt.Errorf("no tokens are kept in %s: give client-config the settings the server has, or start the server first", p.bucket.Store)
 	}
 	if err == nil {
 		_, err = auth.New(p.auth)
 	}
 	if err != nil {
-		return fmt.Errorf("the tokens kept in %s: %w", p.dir, err)
+		return fmt.Errorf("the tokens kept in %s: %w", p.bucket.Store, err)
 	}
 	c := p.client(func(token string, _ keptToken) string { return token })
 	if p.toml {

@@ -15,6 +15,9 @@ import (
 // download answers GET and HEAD: [http.ServeContent] does ranges and conditions.
 func (s *Server) download(x *exchange, key store.Key) error {
 	r := x.Request()
+	if s.redirects(r) {
+		return s.redirect(x, key)
+	}
 	var info store.Info
 	var content io.ReadSeeker
 	if r.Method == http.MethodHead {
@@ -38,8 +41,7 @@ func (s *Server) download(x *exchange, key store.Key) error {
 	h := x.w.Header()
 	h.Set("Content-Type", "application/zip")
 	h.Set("X-Content-Type-Options", "nosniff")
-	// A key has no character that would need escaping here.
-	h.Set("Content-Disposition", `attachment; filename="`+key.Name()+"-"+key.Version()+`.zip"`)
+	h.Set("Content-Disposition", disposition(key))
 	if !s.cfg.Auth.Open(auth.Download) {
 		h.Set("Cache-Control", "private, no-store")
 		h.Set("Referrer-Policy", "no-referrer")
@@ -58,14 +60,22 @@ func (s *Server) download(x *exchange, key store.Key) error {
 	return nil
 }
 
+// disposition names the file a download is saved as. A key has no character that would need escaping here.
+func disposition(key store.Key) string {
+	return `attachment; filename="` + key.Name() + "-" + key.Version() + `.zip"`
+}
+
 var errIncomplete = errors.New("the download broke off: the client left or stalled, or the artifact could not be read")
 
-// setValidators sets what identifies the bytes. Where the digest is not kept with them, size and time have to do for the
-// ETag, also right after an upload: every answer about an artifact has the same one.
+// setValidators sets what identifies the bytes. Where the digest is not kept with them, the backend's own tag, or else size
+// and time, have to do for the ETag, also right after an upload: every answer about an artifact has the same one.
 func setValidators(h http.Header, info store.Info) {
-	if info.Recorded {
+	switch {
+	case info.Recorded:
 		h.Set("ETag", `"`+info.SHA256.String()+`"`)
-	} else {
+	case info.Tag != "":
+		h.Set("ETag", `"`+info.Tag+`"`)
+	default:
 		h.Set("ETag", fmt.Sprintf(`"%d-%d"`, info.Size, info.ModTime.UnixNano()))
 	}
 	if !info.SHA256.Known() {

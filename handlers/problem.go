@@ -70,6 +70,10 @@ func problemFor(err error) problem {
 		return problem{Status: http.StatusInsufficientStorage, Detail: "the endpoint has no space left: have room made on its storage, then send it again"}
 	case errors.Is(err, store.ErrUnavailable):
 		return problem{Status: http.StatusServiceUnavailable, Detail: "the endpoint cannot use its storage: try again, and if that does not help have its log looked at"}
+	case errors.Is(err, store.ErrTimeout):
+		return problem{Status: http.StatusGatewayTimeout, Detail: "the endpoint's storage did not answer in time, an upload may or may not be stored: send it again, the same bytes are never stored twice"}
+	case errors.Is(err, store.ErrUntrusted):
+		return problem{Status: http.StatusBadGateway, Detail: "the endpoint's storage gave an answer that cannot be trusted: try again, and if that does not help have its log looked at"}
 	}
 	return problem{Status: http.StatusInternalServerError, Detail: "the endpoint failed: have its log looked at for this request_id"}
 }

@@ -33,6 +33,8 @@ type Config struct {
 	UploadURL       string
 	DownloadURLBase string
 
+	Redirect Redirect // answer downloads with a redirect; nil: send the bytes
+
 	Overwrite bool          // let an upload replace other bytes
 	MaxSize   int64         // largest artifact, in bytes
 	Patience  time.Duration // give up a body that moves fewer than 64 KiB in this time; 0 means 30 s
@@ -53,12 +55,13 @@ type Server struct {
 // New validates a Config; the error names everything that is wrong with it.
 func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, downloadURL: strings.TrimRight(cfg.DownloadURLBase, "/")}
-	var errs [3]error
+	var errs [4]error
 	s.uploads, errs[0] = prefix("Config.UploadURL", cfg.UploadURL)
 	s.downloads, errs[1] = prefix("Config.DownloadURLBase", cfg.DownloadURLBase)
 	if cfg.MaxSize < 1 {
 		errs[2] = errors.New("Config.MaxSize: must be at least one byte")
 	}
+	errs[3] = s.checkRedirect()
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}

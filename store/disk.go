@@ -52,7 +52,7 @@ func (d *Disk) KeepsDigests() bool { return d.staging.attributes }
 // Close releases the store's descriptors. Objects that are open stay usable.
 func (d *Disk) Close() error {
 	if d.staging != nil {
-		_ = unix.Close(d.staging.dir)
+		_ = d.staging.close()
 	}
 	if d.state >= 0 {
 		_ = unix.Close(d.state)
@@ -167,13 +167,13 @@ func statArtifact(fd int, key Key) (Info, error) {
 	return info, nil
 }
 
-// hashFile computes the digest of an artifact that has none recorded.
-func hashFile(ctx context.Context, f *os.File) (sum SHA256, err error) {
+// hashAll computes the digest of an artifact that has none recorded.
+func hashAll(ctx context.Context, r io.Reader) (sum SHA256, err error) {
 	h := sha256.New()
 	buffer := make([]byte, bufferSize)
 	for err == nil {
 		var n int
-		n, err = fill(f, buffer)
+		n, err = fill(r, buffer)
 		h.Write(buffer[:n])
 		if ctx.Err() != nil {
 			return SHA256{}, ctx.Err()

@@ -37,7 +37,7 @@ func OpenDisk(cfg DiskConfig) (_ *Disk, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make %s/staging: %w", stateDir, err)
 	}
-	if d.staging, err = openStaging(fd, cfg.NamedStaging); err != nil {
+	if d.staging, err = openStaging(fd, stagingConfig{named: cfg.NamedStaging, publishes: true}); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
 	}

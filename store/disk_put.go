@@ -133,7 +133,7 @@ func (f *staged) compare(ctx context.Context, dir int, key Key, opts PutOptions)
 		return Info{}, false, ErrExists
 	}
 	if !stored.SHA256.Known() && stored.Size == f.size {
-		if stored.SHA256, err = hashFile(ctx, file); err != nil {
+		if stored.SHA256, err = hashAll(ctx, file); err != nil {
 			return Info{}, false, err
 		}
 	}

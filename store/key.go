@@ -84,6 +84,17 @@ func allowed(c rune) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("._+-~@", c)
 }
 
+// beginsKeys reports whether a key can begin like this.
+func beginsKeys(prefix string) bool {
+	for i, c := range prefix {
+		afterSlash := i == 0 || prefix[i-1] == '/'
+		if c != '/' && !allowed(c) || c == '.' && afterSlash || c == '/' && (afterSlash || prefix[i-1] == '.') {
+			return false
+		}
+	}
+	return strings.Count(prefix, "/") <= 2
+}
+
 // String is the key as text, <namespace>/<name>/<version>.zip; ParseKey reads it back.
 func (k Key) String() string { return k.namespace + "/" + k.name + "/" + k.File() }
 

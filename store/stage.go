@@ -22,10 +22,15 @@ const bufferSize = 256 << 10
 // staging is where bodies are received, the same for every backend: into a file without a name, or, where the file
 // system has no such thing, under a random name held by a lock. Only a whole and verified upload leaves it.
 type staging struct {
+	stagingConfig
 	dir        int  // descriptor of the directory
-	named      bool // files have names
 	attributes bool // the file system keeps the digest with a file
 	buffers    sync.Pool
+}
+
+type stagingConfig struct {
+	named     bool // files have names, even where they could do without
+	publishes bool // files become artifacts where they are: they can get a name, a digest, and readers
 }
 
 // staged is a received upload: a file of the right size and digests that no one else can see.
@@ -38,10 +43,9 @@ type staged struct {
 	sealed bool
 }
 
-// openStaging takes over the descriptor of a directory. Leftovers of dead processes are removed. named asks for named
-// files even where unnamed ones would work.
-func openStaging(dir int, named bool) (*staging, error) {
-	s := &staging{dir: dir, named: named}
+// openStaging takes over the descriptor of a directory. Leftovers of dead processes are removed.
+func openStaging(dir int, cfg stagingConfig) (*staging, error) {
+	s := &staging{stagingConfig: cfg, dir: dir}
 	s.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	if err := s.sweep(); err != nil {
 		return nil, fmt.Errorf("clear the staging directory: %w", err)
@@ -51,7 +55,7 @@ func openStaging(dir int, named bool) (*staging, error) {
 	}
 	s.named = true
 	if err := s.try(); err != nil {
-		return nil, fmt.Errorf("try to stage and link a file: %w", err)
+		return nil, fmt.Errorf("try to stage a file: %w", err)
 	}
 	return s, nil
 }
@@ -64,19 +68,32 @@ func (s *staging) try() error {
 		return err
 	}
 	defer f.discard()
+	if !s.publishes {
+		return nil
+	}
 	err = f.setDigest()
 	if s.attributes = err == nil; err != nil && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("record a digest: %w", err)
 	}
 	name := randomName()
 	if err := f.linkTo(s.dir, name); err != nil {
-		return err
+		return fmt.Errorf("link it: %w", err)
 	}
 	if err := unix.Unlinkat(s.dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) { // another process may have swept it
 		return err
 	}
 	return nil
 }
+
+// mode of staged files: those that become artifacts are for every reader of the store, the others for nobody else.
+func (s *staging) mode() uint32 {
+	if s.publishes {
+		return 0o644
+	}
+	return 0o600
+}
+
+func (s *staging) close() error { return unix.Close(s.dir) }
 
 // receive reads body to its end into a new staged file. On any error nothing is left of it.
 func (s *staging) receive(ctx context.Context, body io.Reader, opts PutOptions) (_ *staged, err error) {

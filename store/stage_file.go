@@ -19,7 +19,7 @@ func (s *staging) create() (*staged, error) {
 	if s.named {
 		return s.createNamed()
 	}
-	fd, err := openUnnamed(s.dir)
+	fd, err := openUnnamed(s.dir, s.mode())
 	if err != nil {
 		return nil, stagingError("make an unnamed file", err)
 	}
@@ -31,7 +31,7 @@ func (s *staging) create() (*staged, error) {
 func (s *staging) createNamed() (*staged, error) {
 	for range 100 {
 		name := randomName()
-		fd, err := openAt(s.dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o644)
+		fd, err := openAt(s.dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, s.mode())
 		if errors.Is(err, unix.EEXIST) {
 			continue
 		}
@@ -117,7 +117,8 @@ func (f *staged) discard() {
 	_ = f.Close() // written and fsynced, or not wanted
 }
 
-// sweep removes the files of processes that have died. A living one holds a lock on each of its own.
+// sweep removes the files of processes that have died. A living one holds a lock on each of its own. What belongs to
+// someone else is left alone: the directory may be one that everybody writes to.
 func (s *staging) sweep() error {
 	names, err := readNames(s.dir)
 	if err != nil {
@@ -128,13 +129,13 @@ func (s *staging) sweep() error {
 			continue
 		}
 		fd, err := openAt(s.dir, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
-		if errors.Is(err, unix.ENOENT) {
+		if errors.Is(err, unix.ENOENT) || !s.publishes && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO)) {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		if lock(fd) == nil {
+		if s.mayRemove(fd) && lock(fd) == nil {
 			err = unix.Unlinkat(s.dir, name, 0)
 		}
 		_ = unix.Close(fd)
@@ -143,6 +144,12 @@ func (s *staging) sweep() error {
 		}
 	}
 	return nil
+}
+
+// mayRemove reports whether a leftover is ours. A store's own directory has no others.
+func (s *staging) mayRemove(fd int) bool {
+	var st unix.Stat_t
+	return s.publishes || unix.Fstat(fd, &st) == nil && int(st.Uid) == unix.Geteuid() && st.Mode&unix.S_IFMT == unix.S_IFREG
 }
 
 func lock(fd int) error {

@@ -9,9 +9,9 @@ import (
 )
 
 // openUnnamed makes a file that has no name and is gone when it is closed (open(2), O_TMPFILE).
-func openUnnamed(dir int) (fd int, err error) {
+func openUnnamed(dir int, mode uint32) (fd int, err error) {
 	err = retry(func() error {
-		fd, err = unix.Openat(dir, ".", unix.O_RDWR|unix.O_TMPFILE|unix.O_CLOEXEC, 0o644)
+		fd, err = unix.Openat(dir, ".", unix.O_RDWR|unix.O_TMPFILE|unix.O_CLOEXEC, mode)
 		return err
 	})
 	return fd, err

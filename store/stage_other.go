@@ -10,7 +10,7 @@ import (
 
 // Elsewhere than on Linux there are no unnamed files, and staging finds that out by trying.
 
-func openUnnamed(int) (int, error) { return -1, unix.ENOTSUP }
+func openUnnamed(int, uint32) (int, error) { return -1, unix.ENOTSUP }
 
 func linkUnnamed(*os.File, int, string) error { return unix.ENOTSUP }
 

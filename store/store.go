@@ -1,7 +1,7 @@
 // Package store keeps artifacts: immutable zip archives, each under one [Key].
 //
 // It is the last room a request reaches: handlers → auth → store. It knows no HTTP and no credentials. [Store] is the
-// contract; [Disk] keeps it on a local directory; package storetest checks that a backend keeps it.
+// contract; [Disk] keeps it on a local directory, [S3] in a bucket; package storetest checks that a backend keeps it.
 package store
 
 import (
@@ -27,8 +27,8 @@ type Store interface {
 	// What is already stored is left alone unless opts.Overwrite is set: the same bytes are [Unchanged], others a
 	// [*ConflictError]. Whatever can be decided before the body is read is decided before its first Read.
 	//
-	// One kind of failure leaves the artifact where it is, whole: when it has its name and making that name durable fails.
-	// Another Put may have been told by then that these bytes are stored, so they cannot be taken back.
+	// One kind of failure may leave the artifact where it is, whole: when it has its name, and making that name durable, or
+	// hearing of it, fails. Another Put may have been told by then that these bytes are stored, so they cannot be taken back.
 	//
 	// An error of body is returned wrapped, so the caller finds its own with errors.Is. Put does not close body.
 	Put(ctx context.Context, key Key, body io.Reader, opts PutOptions) (Info, Outcome, error)
@@ -63,6 +63,10 @@ type Info struct {
 	// has just read the bytes knows it.
 	SHA256   SHA256
 	Recorded bool
+
+	// Tag is what the backend itself tells versions of the content apart by, where it has such a thing: in a bucket the
+	// entity tag, without quotes. "" on a disk.
+	Tag string
 }
 
 // Object is an open artifact. ReadSeekCloser is the [*os.File] itself where the backend has one, so that a server can
@@ -127,6 +131,8 @@ var (
 	ErrMismatch    = errors.New("the body is not what was declared")
 	ErrFull        = errors.New("no space left in the store")
 	ErrUnavailable = errors.New("the store cannot be reached")
+	ErrTimeout     = errors.New("the store did not answer in time")
+	ErrUntrusted   = errors.New("the store gave an answer that cannot be trusted")
 )
 
 // ConflictError is an [ErrConflict] with what is stored and what was offered.

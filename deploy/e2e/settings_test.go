@@ -30,7 +30,7 @@ func TestWrongSettings(t *testing.T) {
 		want      []string
 	}{
 		"everything at once": {
-			env: []string{"DEPOT_LISTEN=nowhere", "DEPOT_STORE=s3://bucket", "DEPOT_UPLOAD_URL=ftp://x", "DEPOT_DOWNLOAD_URL_BASE=" + secret, "DEPOT_UPLOAD_TOKEN=", "DEPOT_UPLOAD_AUTH=" + secret,
+			env: []string{"DEPOT_LISTEN=nowhere", "DEPOT_STORE=ftp://x", "DEPOT_UPLOAD_URL=ftp://x", "DEPOT_DOWNLOAD_URL_BASE=" + secret, "DEPOT_UPLOAD_TOKEN=", "DEPOT_UPLOAD_AUTH=" + secret,
 				"DEPOT_DOWNLOAD_AUTH=query", "DEPOT_DOWNLOAD_PARAM=a b", "DEPOT_DOWNLOAD_TOKEN=" + secret + " x", "DEPOT_OVERWRITE=" + secret, "DEPOT_MAX_SIZE=" + secret, "DEPOT_DRAIN_TIMEOUT=" + secret,
 				"DEPOT_LOG_FORMAT=" + secret, "DEPOT_LOG_LEVEL=" + secret, "DEPOT_STOR=" + secret},
 			want: []string{"DEPOT_LISTEN: give host:port", "DEPOT_STORE: ", "DEPOT_UPLOAD_URL: begin with http", "DEPOT_DOWNLOAD_URL_BASE: begin with http", "DEPOT_UPLOAD_TOKEN: token 1 is empty", "DEPOT_UPLOAD_AUTH: choose",
@@ -239,8 +239,8 @@ func TestHelpIsReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, readme, _ := strings.Cut(string(text), "\n## Settings\n")
-	rows := regexp.MustCompile(`(?m)^  (?:--[a-z-]+, )?(DEPOT_[A-Z_]+)(?:, DEPOT_[A-Z_]+_FILE)? \(default: (.*)\)\n +(.*)$`).FindAllStringSubmatch(help, -1)
-	if len(rows) < 14 {
+	rows := regexp.MustCompile(`(?m)^  (?:--[a-z0-9-]+, )?(DEPOT_[A-Z0-9_]+)(?:, DEPOT_[A-Z_]+_FILE)? \(default: (.*)\)\n +(.*)$`).FindAllStringSubmatch(help, -1)
+	if len(rows) < 22 {
 		t.Fatalf("--help lists %d settings:\n%s", len(rows), help)
 	}
 	for _, row := range rows {

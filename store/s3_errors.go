@@ -1,0 +1,113 @@
+package store
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+)
+
+// attempts bounds how often a request is made when the service fails or asks to slow down.
+const attempts = 4
+
+// watch is a context for one operation, which ends when nothing moves for too long. A transfer may take as long as it
+// needs, so it is no deadline: moved starts the time anew, pause stops it while it is our turn.
+type watch struct {
+	ctx    context.Context
+	caller context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	limit  time.Duration
+}
+
+var errSilent = errors.New("nothing moved")
+
+func newWatch(caller context.Context, limit time.Duration) *watch {
+	w := &watch{caller: caller, limit: limit}
+	w.ctx, w.cancel = context.WithCancelCause(caller)
+	w.timer = time.AfterFunc(limit, func() { w.cancel(errSilent) })
+	return w
+}
+
+func (w *watch) moved() { w.timer.Reset(w.limit) }
+func (w *watch) pause() { w.timer.Stop() }
+func (w *watch) end()   { w.timer.Stop(); w.cancel(nil) }
+
+// classify adds the sentinel that says what a failed request means for the one who asked; nil stays nil. It goes by the
+// status first: the code and message are in a body that may be missing or come from something in between.
+func (w *watch) classify(err error) error {
+	var answer minio.ErrorResponse
+	var network net.Error
+	switch {
+	case err == nil:
+		return nil
+	case w.caller.Err() != nil:
+		return w.caller.Err()
+	case errors.Is(context.Cause(w.ctx), errSilent):
+		return fmt.Errorf("%w: nothing moved for %v", ErrTimeout, w.limit)
+	case errors.As(err, &answer):
+		return fmt.Errorf("%w: it answers %s: %w", sentinel(answer), describe(answer), err)
+	case errors.As(err, &network) && network.Timeout():
+		return fmt.Errorf("%w: %w", ErrTimeout, err)
+	case errors.As(err, new(*xml.SyntaxError)), errors.As(err, new(xml.UnmarshalError)):
+		return fmt.Errorf("%w: %w", ErrUntrusted, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+func sentinel(answer minio.ErrorResponse) error {
+	switch answer.Code { // where the status alone is ambiguous
+	case minio.NoSuchBucket:
+		return ErrUnavailable
+	case "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientCapacity":
+		return ErrFull
+	case "XAmzContentSHA256Mismatch", "BadDigest", "IncompleteBody":
+		return fmt.Errorf("%w (the bytes changed on their way)", ErrUntrusted)
+	}
+	switch status := answer.StatusCode; {
+	case status == http.StatusNotFound:
+		return ErrNotFound
+	case status == http.StatusPreconditionFailed, status == http.StatusConflict:
+		return errLost
+	case status == http.StatusInsufficientStorage:
+		return ErrFull
+	case status == http.StatusGatewayTimeout, status == http.StatusRequestTimeout:
+		return ErrTimeout
+	case status == 0 || status < 300: // minio-go could not read a header, or an error came inside a success
+		return ErrUntrusted
+	}
+	return ErrUnavailable
+}
+
+// errLost means that a conditional request met an object other than it expected. It never leaves this package.
+var errLost = errors.New("the object is not as expected")
+
+func describe(answer minio.ErrorResponse) string {
+	if answer.StatusCode == 0 {
+		return answer.Code
+	}
+	return fmt.Sprintf("%d %s", answer.StatusCode, answer.Code)
+}
+
+// isTransient reports whether the same request may succeed a moment later.
+func isTransient(err error) bool {
+	var answer minio.ErrorResponse
+	if !errors.As(err, &answer) {
+		return errors.Is(err, ErrUnavailable)
+	}
+	return answer.StatusCode >= 500 && answer.StatusCode != http.StatusNotImplemented || answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusRequestTimeout
+}
+
+func isNoSuchKey(err error) bool { return errors.Is(err, ErrNotFound) }
+
+// isNoSuchKeyFromS3 reports that the service itself said there is no such object. minio-go makes the same error out of
+// any 404, also one without a body or with a web page.
+func isNoSuchKeyFromS3(err error) bool {
+	var answer minio.ErrorResponse
+	return errors.As(err, &answer) && answer.Code == minio.NoSuchKey && answer.XMLName.Local == "Error"
+}

@@ -1,0 +1,104 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/minio/minio-go/v7"
+)
+
+// s3Object reads an object. It asks for the whole at first; when it is made to go on elsewhere, for the rest from there,
+// as long as it still is the same object.
+type s3Object struct {
+	store *S3
+	ctx   context.Context
+	name  string
+	size  int64
+	tag   string // the entity tag it was opened with
+	pos   int64  // where the next Read reads
+
+	body  io.ReadCloser // of the request that is open, if any
+	at    int64         // where it is in the object
+	watch *watch        // over that request
+}
+
+// request opens the object from an offset on; with a tag, only if it still has it.
+func (o *s3Object) request(offset int64, tag string) (info minio.ObjectInfo, err error) {
+	var opts minio.GetObjectOptions
+	if offset > 0 {
+		_ = opts.SetRange(offset, 0) // cannot fail for an offset that is not negative
+	}
+	if tag != "" {
+		_ = opts.SetMatchETag(tag)
+	}
+	w := o.store.watch(o.ctx)
+	body, info, header, err := o.store.api.GetObject(w.ctx, o.store.bucket, o.name, opts)
+	w.pause()
+	if err != nil {
+		defer w.end()
+		return info, w.classify(err)
+	}
+	o.body, o.at, o.watch = body, offset, w
+	if from := fmt.Sprintf("bytes %d-%d/%d", offset, o.size-1, o.size); offset > 0 && header.Get("Content-Range") != from {
+		return info, fmt.Errorf("%w: asked for the range %s it sends %.50q", ErrUntrusted, from, header.Get("Content-Range"))
+	}
+	return info, nil
+}
+
+func (o *s3Object) Read(p []byte) (int, error) {
+	if o.pos >= o.size {
+		return 0, io.EOF
+	}
+	if o.body == nil || o.at != o.pos {
+		_ = o.Close()
+		if _, err := o.request(o.pos, o.tag); err != nil {
+			if errors.Is(err, errLost) || errors.Is(err, ErrNotFound) {
+				err = fmt.Errorf("it was replaced or deleted while it was read: %w", err)
+			}
+			return 0, fmt.Errorf("read %s: %w", o.name, err)
+		}
+	}
+	o.watch.moved()
+	n, err := o.body.Read(p[:min(int64(len(p)), o.size-o.pos)])
+	o.watch.pause()
+	o.pos += int64(n)
+	o.at = o.pos
+	switch {
+	case err == io.EOF && o.pos == o.size:
+		return n, nil
+	case err == io.EOF:
+		err = io.ErrUnexpectedEOF
+		fallthrough
+	case err != nil:
+		return n, fmt.Errorf("read %s: after %d of %d bytes: %w", o.name, o.pos, o.size, o.watch.classify(err))
+	}
+	return n, nil
+}
+
+func (o *s3Object) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += o.pos
+	case io.SeekEnd:
+		offset += o.size
+	}
+	if offset < 0 {
+		return 0, fmt.Errorf("seek %s: before its beginning", strings.TrimSpace(o.name))
+	}
+	o.pos = offset
+	return offset, nil
+}
+
+// Close gives up the request that is open. A body that was not read to its end costs the connection.
+func (o *s3Object) Close() error {
+	if o.body == nil {
+		return nil
+	}
+	body := o.body
+	o.body = nil
+	o.watch.end()
+	return body.Close()
+}
