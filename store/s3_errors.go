@@ -78,7 +78,7 @@ func sentinel(answer minio.ErrorResponse) error {
 		return ErrFull
 	case status == http.StatusGatewayTimeout, status == http.StatusRequestTimeout:
 		return ErrTimeout
-	case status == 0 || status < 300: // minio-go could not read a header, or an error came inside a success
+	case status < 300, status == http.StatusBadGateway: // 0: minio-go could not read the header
 		return ErrUntrusted
 	}
 	return ErrUnavailable

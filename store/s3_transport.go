@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
+	"strings"
 	"time"
 )
 
@@ -22,39 +24,31 @@ func newTransport() *http.Transport {
 	}
 }
 
-// honest is a transport that calls an error an error: S3 may begin an answer with 200 and end it with one.
+// honest is a transport that sees through a success that is none: S3 may begin an answer with 200 and end it with an error,
+// and what stands between us and S3 (a captive portal, a balancer's default page) answers everything with 200.
 type honest struct{ http.RoundTripper }
+
+// rootElement finds the name of an XML document's first element.
+var rootElement = regexp.MustCompile(`^\s*(?:<\?[^>]*\?>\s*)?<([A-Za-z]+)`)
 
 func (h honest) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := h.RoundTripper.RoundTrip(r)
-	if err != nil || response.StatusCode != http.StatusOK || r.Method == http.MethodHead || response.Header.Get("ETag") != "" {
+	if err != nil || response.StatusCode/100 != 2 || r.Method == http.MethodHead || response.Header.Get("ETag") != "" {
 		return response, err // what has an entity tag is an object, and may say whatever it likes
 	}
 	body := bufio.NewReader(response.Body)
-	if isErrorDocument(body) {
-		response.StatusCode, response.Status = http.StatusInternalServerError, "500 an error inside a 200"
+	begin, err := body.Peek(512)
+	root := rootElement.FindSubmatch(begin)
+	switch {
+	case err == io.EOF && len(begin) == 0: // nothing more to say
+	case root == nil, strings.EqualFold(string(root[1]), "html"):
+		response.StatusCode, response.Status = http.StatusBadGateway, "502 not an answer of S3"
+	case string(root[1]) == "Error":
+		response.StatusCode, response.Status = http.StatusInternalServerError, "500 an error inside a success"
 	}
 	response.Body = struct {
 		io.Reader
 		io.Closer
 	}{body, response.Body}
 	return response, nil
-}
-
-// isErrorDocument reports whether the first element of an XML document is Error, as in every error of S3.
-func isErrorDocument(body *bufio.Reader) bool {
-	const enough = 512 // for white space, an XML declaration, and the element
-	for n := 1; n <= enough; n++ {
-		text, err := body.Peek(n)
-		if err != nil {
-			return false
-		}
-		if at := n - len("<Error"); at >= 0 && string(text[at:]) == "<Error" {
-			return true
-		}
-		if last := text[n-1]; n >= 2 && text[n-2] == '<' && last != '?' && last != '!' && last != 'E' {
-			return false
-		}
-	}
-	return false
 }
