@@ -205,9 +205,11 @@ const impatient = 300 * time.Millisecond
 func impatience(o *options) { o.handlers.Patience = impatient }
 
 // A stalled upload is told so, leaves nothing, and frees its connection.
-func TestStalledUpload(t *testing.T) {
+func TestStalledUpload(t *testing.T) { onEachBackend(t, testStalledUpload) }
+
+func testStalledUpload(t *testing.T, on func(*options)) {
 	for _, rest := range []string{"Content-Length: 1000000\r\n\r\nhello", "Content-Length: 5\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "Transfer-Encoding: chunked\r\n\r\n"} {
-		s := start(t, impatience)
+		s := start(t, on, impatience)
 		conn := s.dial(t)
 		_, _ = io.WriteString(conn, "PUT /"+key+" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+uploadToken+"\r\n"+rest)
 		r := bufio.NewReader(conn)
@@ -221,13 +223,15 @@ func TestStalledUpload(t *testing.T) {
 		if _, err := r.ReadByte(); err != io.EOF {
 			t.Errorf("%q: the connection is not closed: %v", rest, err)
 		}
-		mustBeTidy(t, s.dir, 0)
+		s.mustBeTidy(t)
 	}
 }
 
 // An honest upload may take many times the patience, as long as it moves.
-func TestSlowUploadIsTaken(t *testing.T) {
-	s := start(t, impatience)
+func TestSlowUploadIsTaken(t *testing.T) { onEachBackend(t, testSlowUploadIsTaken) }
+
+func testSlowUploadIsTaken(t *testing.T, on func(*options)) {
+	s := start(t, on, impatience)
 	conn := s.dial(t)
 	const parts = 12
 	_, _ = fmt.Fprintf(conn, "PUT /%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n", key, uploadToken, parts*70_000)
@@ -241,8 +245,10 @@ func TestSlowUploadIsTaken(t *testing.T) {
 }
 
 // A client that does not read is given up; one that reads slowly is not.
-func TestSlowDownload(t *testing.T) {
-	s := start(t, impatience)
+func TestSlowDownload(t *testing.T) { onEachBackend(t, testSlowDownload) }
+
+func testSlowDownload(t *testing.T, on func(*options)) {
+	s := start(t, on, impatience)
 	const size = 24 << 20
 	s.put(t, key, strings.Repeat("x", size))
 	get := func() (*net.TCPConn, *http.Response) {
@@ -279,8 +285,10 @@ func TestSlowDownload(t *testing.T) {
 }
 
 // What is left of a deadline of one request does not end the next one on the connection.
-func TestKeepAliveAfterPatience(t *testing.T) {
-	s := start(t, impatience)
+func TestKeepAliveAfterPatience(t *testing.T) { onEachBackend(t, testKeepAliveAfterPatience) }
+
+func testKeepAliveAfterPatience(t *testing.T, on func(*options)) {
+	s := start(t, on, impatience)
 	conn := s.dial(t)
 	r := bufio.NewReader(conn)
 	for i := range 4 {
@@ -301,8 +309,10 @@ func TestKeepAliveAfterPatience(t *testing.T) {
 }
 
 // After a full body the connection is used again; that is what makes many small uploads cheap.
-func TestConnectionIsReused(t *testing.T) {
-	s := start(t, nil)
+func TestConnectionIsReused(t *testing.T) { onEachBackend(t, testConnectionIsReused) }
+
+func testConnectionIsReused(t *testing.T, on func(*options)) {
+	s := start(t, on)
 	conn := s.dial(t)
 	r := bufio.NewReader(conn)
 	auth := "Authorization: Bearer " + uploadToken + "\r\n"
@@ -325,8 +335,10 @@ func TestConnectionIsReused(t *testing.T) {
 }
 
 // A request whose body nobody wants must not hold its answer back, whatever the method.
-func TestUnwantedBody(t *testing.T) {
-	s := start(t, nil)
+func TestUnwantedBody(t *testing.T) { onEachBackend(t, testUnwantedBody) }
+
+func testUnwantedBody(t *testing.T, on func(*options)) {
+	s := start(t, on)
 	s.put(t, key, "hello")
 	for _, method := range []string{"GET", "HEAD", "DELETE", "POST"} {
 		for _, length := range []string{"Content-Length: 100\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 10\r\nExpect: 100-continue\r\n"} {
@@ -342,8 +354,10 @@ func TestUnwantedBody(t *testing.T) {
 }
 
 // Over HTTP/2 (TLS) the bytes are as right as over HTTP/1.1.
-func TestHTTP2(t *testing.T) {
-	server := http2Server(t, 30<<20)
+func TestHTTP2(t *testing.T) { onEachBackend(t, testHTTP2) }
+
+func testHTTP2(t *testing.T, on func(*options)) {
+	server := http2Server(t, on, 30<<20)
 	body := storetest.Bytes(1, 5<<20)
 	r, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, server.URL+"/"+key, bytes.NewReader(body))
 	r.Header.Set("Authorization", "Bearer "+uploadToken)
@@ -486,8 +500,10 @@ func TestPlanted(t *testing.T) {
 }
 
 // The line of a request has all that an operator needs to find out what happened.
-func TestLogLine(t *testing.T) {
-	s := start(t, nil)
+func TestLogLine(t *testing.T) { onEachBackend(t, testLogLine) }
+
+func testLogLine(t *testing.T, on func(*options)) {
+	s := start(t, on)
 	response, _ := s.put(t, key, "hello")
 	s.get(t, key)
 	s.do(t, "PUT", s.url+"/"+key, strings.NewReader("x"), "Authorization", "Bearer wrong")
@@ -512,8 +528,10 @@ func TestLogLine(t *testing.T) {
 }
 
 // What a client writes into a broken body is not logged: it may be a header that slipped.
-func TestBrokenBodyIsNotRepeated(t *testing.T) {
-	s := start(t, nil)
+func TestBrokenBodyIsNotRepeated(t *testing.T) { onEachBackend(t, testBrokenBodyIsNotRepeated) }
+
+func testBrokenBodyIsNotRepeated(t *testing.T, on func(*options)) {
+	s := start(t, on)
 	for _, body := range []string{"0\r\nAuthorization Bearer canary-5e\r\n\r\n", "canary-5e\r\n\r\n", "5;canary-5e\r\nhello\r\ncanary-5e"} {
 		conn := s.dial(t)
 		_, _ = io.WriteString(conn, "PUT /"+key+" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+uploadToken+"\r\nTransfer-Encoding: chunked\r\n\r\n"+body)
@@ -529,7 +547,7 @@ func TestBrokenBodyIsNotRepeated(t *testing.T) {
 	if log := s.log.String(); strings.Contains(log, "canary") || strings.Count(log, `"reason":"the body ended`) != 3 {
 		t.Errorf("logged:\n%s", log)
 	}
-	mustBeTidy(t, s.dir, 0)
+	s.mustBeTidy(t)
 }
 
 // slow is a store that takes its time after it has the body, as a disk does with an fsync.
@@ -552,9 +570,11 @@ func TestSlowStore(t *testing.T) {
 }
 
 // A slow reader of several ranges is given up or gets every byte; nothing is left out in between.
-func TestSlowMultiRange(t *testing.T) {
-	s := start(t, impatience)
-	body := storetest.Bytes(3, 24<<20)
+func TestSlowMultiRange(t *testing.T) { onEachBackend(t, testSlowMultiRange) }
+
+func testSlowMultiRange(t *testing.T, on func(*options)) {
+	s := start(t, on, impatience)
+	body := storetest.Bytes(3, 8<<20)
 	if response, _ := s.put(t, key, string(body)); response.StatusCode != http.StatusCreated {
 		t.Fatal(response.Status)
 	}
@@ -581,10 +601,12 @@ func TestSlowMultiRange(t *testing.T) {
 
 // Answers that are a header only have a deadline too: a client that never reads cannot hold its connection, which would
 // hold up the end of the server.
-func TestHeadersThatNobodyReads(t *testing.T) {
+func TestHeadersThatNobodyReads(t *testing.T) { onEachBackend(t, testHeadersThatNobodyReads) }
+
+func testHeadersThatNobodyReads(t *testing.T, on func(*options)) {
 	get := " /" + key + "?token=" + downloadToken + " HTTP/1.1\r\nHost: x\r\n"
 	for _, request := range []string{"HEAD" + get + "\r\n", "GET" + get + "If-None-Match: *\r\n\r\n"} {
-		s := start(t, impatience)
+		s := start(t, on, impatience)
 		s.put(t, key, "hello")
 		dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 			return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) })

@@ -119,11 +119,14 @@ func (c *faultCase) String() string {
 
 func (c *faultCase) run(t *testing.T, s *server, clean store.Store, body string) {
 	status, got, err := s.attempt(t, c.method, c.key, body)
+	c.mu.Lock()
+	tries := c.tries
+	c.mu.Unlock()
 	fail := func(format string, args ...any) {
-		t.Errorf("%s: answered %d, %v, after %d requests: %s", c, status, err, c.tries, fmt.Sprintf(format, args...))
+		t.Errorf("%s: answered %d, %v, after %d requests: %s", c, status, err, tries, fmt.Sprintf(format, args...))
 	}
 	// A few attempts each of a few requests; and net/http tries again where a connection from its pool turns out dead.
-	if c.tries > 60 {
+	if tries > 60 {
 		fail("too many")
 	}
 	if want := c.wantStatus(); status != want {

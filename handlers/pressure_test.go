@@ -36,9 +36,11 @@ var refusals = []struct {
 const hundred = 100 << 20
 
 // Refusals reach every kind of client over HTTP/1.1. A hang fails the test by its deadline.
-func TestRefusalsArrive(t *testing.T) {
+func TestRefusalsArrive(t *testing.T) { onEachBackend(t, testRefusalsArrive) }
+
+func testRefusalsArrive(t *testing.T, on func(*options)) {
 	for _, refusal := range refusals {
-		s := start(t, func(o *options) { o.handlers.MaxSize = limit(refusal.status) })
+		s := start(t, on, func(o *options) { o.handlers.MaxSize = limit(refusal.status) })
 		s.put(t, key, "hello")
 		for name, client := range map[string]func(t *testing.T, conn net.Conn, send func(fields string)){
 			"declares a body and sends nothing": func(_ *testing.T, _ net.Conn, send func(string)) {
@@ -108,7 +110,9 @@ func declared(status int) int {
 }
 
 // The same over HTTP/2.
-func TestRefusalsArriveOverHTTP2(t *testing.T) {
+func TestRefusalsArriveOverHTTP2(t *testing.T) { onEachBackend(t, testRefusalsArriveOverHTTP2) }
+
+func testRefusalsArriveOverHTTP2(t *testing.T, on func(*options)) {
 	send := func(t *testing.T, server *httptest.Server, headers []string, length int64, body io.Reader) int {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, server.URL+"/"+key, body)
 		if err != nil {
@@ -129,7 +133,7 @@ func TestRefusalsArriveOverHTTP2(t *testing.T) {
 		return response.StatusCode
 	}
 	for _, refusal := range refusals {
-		server := http2Server(t, limit(refusal.status))
+		server := http2Server(t, on, limit(refusal.status))
 		if status := send(t, server, refusals[1].headers[:2], 5, strings.NewReader("hello")); status != http.StatusCreated {
 			t.Fatal(status)
 		}
@@ -165,18 +169,22 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-func http2Server(t *testing.T, limit int64) *httptest.Server {
+func http2Server(t *testing.T, on func(*options), limit int64) *httptest.Server {
 	t.Helper()
-	disk, err := store.OpenDisk(store.DiskConfig{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
+	var o options
+	if on(&o); o.handlers.Store == nil {
+		disk, err := store.OpenDisk(store.DiskConfig{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = disk.Close() })
+		o.handlers.Store = disk
 	}
-	t.Cleanup(func() { _ = disk.Close() })
 	a, err := auth.New(auth.Config{UploadAuth: auth.Bearer, UploadToken: []string{uploadToken}, DownloadAuth: auth.None})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := handlers.New(handlers.Config{Store: disk, Auth: a, Log: jsonLog(io.Discard), UploadURL: "https://x", DownloadURLBase: "https://x", MaxSize: limit, Patience: 2 * impatient})
+	h, err := handlers.New(handlers.Config{Store: o.handlers.Store, Auth: a, Log: jsonLog(io.Discard), UploadURL: "https://x", DownloadURLBase: "https://x", MaxSize: limit, Patience: 2 * impatient})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,8 +196,10 @@ func http2Server(t *testing.T, limit int64) *httptest.Server {
 }
 
 // Over TLS there is no sendfile; a slow reader still gets its artifact, and what it gets is right.
-func TestTLSDownload(t *testing.T) {
-	server := http2Server(t, 32<<20)
+func TestTLSDownload(t *testing.T) { onEachBackend(t, testTLSDownload) }
+
+func testTLSDownload(t *testing.T, on func(*options)) {
+	server := http2Server(t, on, 32<<20)
 	const size = 9<<20 + 7
 	r, _ := http.NewRequestWithContext(t.Context(), http.MethodPut, server.URL+"/"+key, io.LimitReader(zeros{}, size))
 	r.ContentLength = size
@@ -224,9 +234,11 @@ func TestTLSDownload(t *testing.T) {
 
 // 500 stalled connections of each kind do not disturb an honest client, and those that hold a deadline's worth of
 // nothing are freed.
-func TestStalledCrowd(t *testing.T) {
+func TestStalledCrowd(t *testing.T) { onEachBackend(t, testStalledCrowd) }
+
+func testStalledCrowd(t *testing.T, on func(*options)) {
 	const crowd = 500
-	s := start(t, func(o *options) { o.handlers.Patience, o.drain = 2*time.Second, time.Minute })
+	s := start(t, on, func(o *options) { o.handlers.Patience, o.drain = 2*time.Second, time.Minute })
 	large := strings.Repeat("x", 8<<20)
 	s.put(t, "ns/large/1.zip", large)
 	auth := "Authorization: Bearer " + uploadToken + "\r\n"
