@@ -78,7 +78,9 @@ func TestStoreErrors(t *testing.T) {
 		409: &store.ConflictError{},
 		412: store.ErrExists,
 		400: store.ErrMismatch,
+		502: store.ErrUntrusted,
 		503: store.ErrUnavailable,
+		504: store.ErrTimeout,
 		507: store.ErrFull,
 		500: errors.New("something else"),
 	} {

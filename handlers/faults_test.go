@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -15,27 +14,6 @@ import (
 	"depot/store/s3test"
 	"depot/store/storetest"
 )
-
-// bucket opens a store in a bucket of its own.
-func openBucket(t *testing.T, endpoint, bucket string, change func(*store.S3Config)) *store.S3 {
-	t.Helper()
-	s3test.Setenv()
-	cfg := store.S3Config{Store: "s3://" + bucket, S3Endpoint: endpoint, S3Region: "us-east-1", S3PathStyle: "auto", S3CreateBucket: true, StagingDir: t.TempDir()}
-	if change != nil {
-		change(&cfg)
-	}
-	s, err := store.OpenS3(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = s.Close()
-		if left, err := os.ReadDir(cfg.StagingDir); err != nil || len(left) != 0 {
-			t.Errorf("left in the staging directory: %v, %v", left, err)
-		}
-	})
-	return s
-}
 
 // faultCase is an operation on an artifact of its own, with a fault of the first requests of a kind that it makes of the
 // bucket after it has come to a stage.

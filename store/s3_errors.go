@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -62,16 +63,14 @@ func (w *watch) classify(err error) error {
 
 func sentinel(answer minio.ErrorResponse) error {
 	switch answer.Code { // where the status alone is ambiguous
-	case minio.NoSuchBucket:
-		return ErrUnavailable
+	case minio.NoSuchKey: // also what minio-go makes of a 404 without a body
+		return ErrNotFound
 	case "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientCapacity":
 		return ErrFull
 	case "XAmzContentSHA256Mismatch", "BadDigest", "IncompleteBody":
 		return fmt.Errorf("%w (the bytes changed on their way)", ErrUntrusted)
 	}
 	switch status := answer.StatusCode; {
-	case status == http.StatusNotFound:
-		return ErrNotFound
 	case status == http.StatusPreconditionFailed, status == http.StatusConflict:
 		return errLost
 	case status == http.StatusInsufficientStorage:
@@ -88,7 +87,7 @@ func sentinel(answer minio.ErrorResponse) error {
 var errLost = errors.New("the object is not as expected")
 
 func describe(answer minio.ErrorResponse) string {
-	if answer.StatusCode == 0 {
+	if answer.StatusCode == 0 || strings.HasPrefix(answer.Code, "5") { // minio-go had nothing but the status line to call it by
 		return answer.Code
 	}
 	return fmt.Sprintf("%d %s", answer.StatusCode, answer.Code)

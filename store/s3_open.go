@@ -229,7 +229,7 @@ func (s *S3) advice(err error) string {
 	switch answer.Code {
 	case minio.NoSuchBucket:
 		return ": correct the name in Config.Store, or set Config.S3CreateBucket=true to have it made"
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidClientTokenId":
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidClientTokenId", "XAdminUserNotFound":
 		return ": the credentials are wrong: correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or where else they come from"
 	case "RequestTimeTooSkewed":
 		return ": set the clock of this machine"

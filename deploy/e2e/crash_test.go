@@ -9,11 +9,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"depot/store/s3test"
 )
 
 // operation is what one client did last to a key of its own, and what it was told.
@@ -27,7 +30,15 @@ type operation struct {
 // not is as it was before or as it would have been after, and nothing in between; the next start leaves no staged file.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
-	env := append([]string{"DEPOT_OVERWRITE=true"}, given...)
+	t.Run("disk", func(t *testing.T) { testKill(t, dir, nil, filepath.Join(dir, "depot-data", ".depot")) })
+	t.Run("bucket", func(t *testing.T) {
+		env := onBucket(t, s3test.Versitygw.Start(t))
+		testKill(t, t.TempDir(), env, stagingDir(env))
+	})
+}
+
+func testKill(t *testing.T, dir string, env []string, staging string) {
+	env = append(append([]string{"DEPOT_OVERWRITE=true"}, given...), env...)
 	const clients, operations, kills = 8, 300, 20
 	state := map[string][]byte{} // what is acknowledged
 	var mu sync.Mutex
@@ -84,10 +95,11 @@ func TestKill(t *testing.T) {
 		_ = p.cmd.Process.Kill()
 		<-p.ended
 		group.Wait()
+		time.Sleep(200 * time.Millisecond) // for the bucket to finish what it had received
 
 		// What was in flight at the kill is one or the other: ask the next server which.
 		p = serve(t, dir, env)
-		if staged := files(t, filepath.Join(dir, "depot-data", ".depot")); len(staged) != 0 {
+		if staged := files(t, staging); len(staged) != 0 {
 			t.Errorf("after the next start there is %v", staged)
 		}
 		for _, op := range last {
@@ -187,8 +199,13 @@ func TestMemory(t *testing.T) {
 		}
 		t.Skip("there is no /proc: this is tested in CI")
 	}
+	t.Run("disk", func(t *testing.T) { testMemory(t, given) })
+	t.Run("bucket", func(t *testing.T) { testMemory(t, append(onBucket(t, s3test.Versitygw.Start(t)), given...)) })
+}
+
+func testMemory(t *testing.T, env []string) {
 	const size, count, most = 256 << 20, 20, 64 << 10 // most in KiB
-	p := serve(t, t.TempDir(), given)
+	p := serve(t, t.TempDir(), env)
 	for _, step := range []struct {
 		name string
 		run  func(i int) error
@@ -219,7 +236,7 @@ func TestMemory(t *testing.T) {
 		}
 		done.Wait()
 		peak := p.procStatus(t, "VmHWM")
-		t.Logf("memory: %d %s of %d MiB at once: %d MiB over %d MiB idle, %.2f CPU s per GB, %.0f MB/s", count, step.name, size>>20,
+		t.Logf("memory, %s: %d %s of %d MiB at once: %d MiB over %d MiB idle, %.2f CPU s per GB, %.0f MB/s", path.Base(t.Name()), count, step.name, size>>20,
 			(peak-idle)>>10, idle>>10, (p.cpu(t)-before)/(count*size/1e9), count*size/1e6/time.Since(start).Seconds())
 		if peak-idle > most {
 			t.Errorf("%s: %d KiB over idle", step.name, peak-idle)
@@ -265,7 +282,7 @@ func (p *process) procStatus(t *testing.T, name string) (value int) {
 }
 
 // cpu is the processor time the server has used, in seconds.
-func (p *process) cpu(t *testing.T) float64 {
+func (p *process) cpu(t testing.TB) float64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {

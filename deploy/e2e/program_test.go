@@ -109,7 +109,7 @@ func (o *output) String() string {
 }
 
 // serve starts a server in a directory, on a port the system chooses, and waits until it listens.
-func serve(t *testing.T, dir string, env []string, args ...string) *process {
+func serve(t testing.TB, dir string, env []string, args ...string) *process {
 	t.Helper()
 	if !strings.Contains(strings.Join(append(env, args...), " "), "LISTEN=") {
 		env = append(env, "DEPOT_LISTEN=127.0.0.1:0")
@@ -132,7 +132,7 @@ func serve(t *testing.T, dir string, env []string, args ...string) *process {
 }
 
 // await waits for a log line with this message and returns it.
-func (p *process) await(t *testing.T, message string) (entry map[string]any) {
+func (p *process) await(t testing.TB, message string) (entry map[string]any) {
 	t.Helper()
 	p.awaitOutput(t, p.stderr, func(text string) bool {
 		for line := range strings.Lines(text) {
@@ -147,7 +147,7 @@ func (p *process) await(t *testing.T, message string) (entry map[string]any) {
 }
 
 // awaitOutput waits until what the process wrote is enough.
-func (p *process) awaitOutput(t *testing.T, o *output, enough func(text string) bool) {
+func (p *process) awaitOutput(t testing.TB, o *output, enough func(text string) bool) {
 	t.Helper()
 	limit := time.After(30 * time.Second)
 	for !enough(o.String()) {
