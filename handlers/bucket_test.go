@@ -163,11 +163,11 @@ func TestBucketReplacedMeanwhile(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	put(strings.Repeat("a", 9<<20))
 	for name, change := range map[string]func(){
 		"replaced": func() { put(strings.Repeat("b", 9<<20)) },
 		"deleted":  func() { _ = direct.Delete(t.Context(), k) },
 	} {
+		put(strings.Repeat("a", 9<<20))
 		proxy.Set(func(r *http.Request) s3test.Fault {
 			if r.Header.Get("Range") != "" {
 				change()

@@ -40,7 +40,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		x := &exchange{Context: c, id: requestID(), start: time.Now()}
 		control := http.NewResponseController(c.Response().Writer)
 		x.body = requestBody{r: r.Body, expected: r.ContentLength != 0, control: control, patience: s.cfg.Patience, limit: s.cfg.MaxSize}
-		x.w = responseWriter{ResponseWriter: c.Response().Writer, exchange: x, control: control, patience: s.cfg.Patience, buffers: &s.buffers}
+		x.w = responseWriter{ResponseWriter: c.Response().Writer, exchange: x, control: control, patience: s.cfg.Patience, buffers: &s.buffers, copyBuffers: &s.copyBuffers}
 		c.Response().Writer = &x.w
 		x.w.Header().Set("X-Request-Id", x.id)
 

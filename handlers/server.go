@@ -50,6 +50,7 @@ type Server struct {
 	echo        *echo.Echo
 	health      health
 	buffers     sync.Pool // of *[]byte, smallFile bytes each
+	copyBuffers sync.Pool // of *[]byte, copySize bytes each
 }
 
 // New validates a Config; the error names everything that is wrong with it.
@@ -69,6 +70,7 @@ func New(cfg Config) (*Server, error) {
 		s.cfg.Patience = 30 * time.Second
 	}
 	s.buffers.New = func() any { b := make([]byte, smallFile); return &b }
+	s.copyBuffers.New = func() any { b := make([]byte, copySize); return &b }
 	s.health.store = cfg.Store
 
 	s.echo = echo.New()

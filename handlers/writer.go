@@ -13,6 +13,8 @@ const (
 	// smallFile is the size up to which a file is read into memory and written at once, in bytes; larger ones go by
 	// sendfile(2).
 	smallFile = 16 << 10
+	// copySize is what content that is no file is copied by, in bytes.
+	copySize = 128 << 10
 	// piece is how much sendfile is asked for at once, so that the deadline moves on in between, in bytes.
 	piece = 4 << 20
 )
@@ -21,10 +23,10 @@ const (
 // write deadline along, and passes on the ReadFrom that net/http turns into sendfile, which Echo's response hides.
 type responseWriter struct {
 	http.ResponseWriter
-	exchange *exchange
-	control  *http.ResponseController
-	patience time.Duration
-	buffers  *sync.Pool
+	exchange             *exchange
+	control              *http.ResponseController
+	patience             time.Duration
+	buffers, copyBuffers *sync.Pool
 
 	status int // 0 until the header is written
 	bytes  int64
@@ -76,8 +78,8 @@ func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
 	}
 	sender, direct := w.ResponseWriter.(io.ReaderFrom)
 	if !limited || !direct || !isFile(part.R) || w.exchange.Request().TLS != nil {
-		buffer := w.buffers.Get().(*[]byte)
-		defer w.buffers.Put(buffer)
+		buffer := w.copyBuffers.Get().(*[]byte)
+		defer w.copyBuffers.Put(buffer)
 		return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{src}, *buffer)
 	}
 	if err := w.control.Flush(); err != nil { // else net/http reads 512 bytes of the file to send with the header

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 )
@@ -38,8 +39,8 @@ func (s *S3) object(key Key) string { return s.prefix + key.String() }
 
 // info reads an answer about an object. One that lacks what every object has is no answer of an S3 service.
 func (s *S3) info(key Key, o minio.ObjectInfo) (Info, error) {
-	if o.ETag == "" || o.Size < 0 {
-		return Info{}, fmt.Errorf("%w: it lacks an ETag or a length", ErrUntrusted)
+	if o.ETag == "" || strings.ContainsAny(o.ETag, `" `) || o.Size < 0 {
+		return Info{}, fmt.Errorf("%w: it lacks a strong ETag or a length", ErrUntrusted)
 	}
 	info := Info{Key: key, Size: o.Size, ModTime: o.LastModified, Tag: o.ETag}
 	sum, err := hex.DecodeString(o.UserMetadata[digestMetadata])
@@ -51,17 +52,22 @@ func (s *S3) info(key Key, o minio.ObjectInfo) (Info, error) {
 
 // Open implements [Store], with one request; the content is what this request brings.
 func (s *S3) Open(ctx context.Context, key Key) (Object, error) {
-	object := &s3Object{store: s, ctx: ctx, name: s.object(key)}
-	o, err := object.request(0, "")
+	var object *s3Object
+	var info Info
+	err := s.again(ctx, func() error {
+		object = &s3Object{store: s, ctx: ctx, name: s.object(key)}
+		o, err := object.request(0, "")
+		if err == nil {
+			if info, err = s.info(key, o); err != nil {
+				_ = object.Close()
+			}
+		}
+		return err
+	})
 	if isNoSuchKey(err) && !isNoSuchKeyFromS3(err) {
 		err = s.missing(ctx)
 	}
 	if err != nil {
-		return Object{}, fmt.Errorf("open %s: %w", key, err)
-	}
-	info, err := s.info(key, o)
-	if err != nil {
-		_ = object.Close()
 		return Object{}, fmt.Errorf("open %s: %w", key, err)
 	}
 	object.size, object.tag = info.Size, info.Tag
@@ -81,7 +87,13 @@ func (s *S3) Stat(ctx context.Context, key Key) (Info, error) {
 }
 
 // stat asks about an object and takes its absence as it is told: the answer does not say whether there is a bucket.
-func (s *S3) stat(ctx context.Context, key Key) (Info, error) {
+func (s *S3) stat(ctx context.Context, key Key) (info Info, err error) {
+	err = s.again(ctx, func() error { info, err = s.head(ctx, key); return err })
+	return info, err
+}
+
+// head is one request about an object.
+func (s *S3) head(ctx context.Context, key Key) (Info, error) {
 	w := s.watch(ctx)
 	defer w.end()
 	o, err := s.api.StatObject(w.ctx, s.bucket, s.object(key), minio.StatObjectOptions{})
@@ -89,6 +101,20 @@ func (s *S3) stat(ctx context.Context, key Key) (Info, error) {
 		return Info{}, w.classify(err)
 	}
 	return s.info(key, o)
+}
+
+// again asks anew, a few times, while the answer makes no sense: some services put it together from two versions of an
+// object that is just being replaced or deleted.
+func (s *S3) again(ctx context.Context, ask func() error) error {
+	for n := 1; ; n++ {
+		err := ask()
+		if !errors.Is(err, ErrUntrusted) || n == attempts {
+			return err
+		}
+		if err := pause(ctx, 10*time.Millisecond<<n); err != nil {
+			return err
+		}
+	}
 }
 
 // missing is the answer for an object that is not there, unless the whole bucket has gone.

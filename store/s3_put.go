@@ -68,6 +68,9 @@ func (s *S3) publish(ctx context.Context, key Key, upload *staged, opts PutOptio
 		}
 		now, look := s.stat(ctx, key)
 		if look != nil && !errors.Is(look, ErrNotFound) {
+			if errors.Is(err, errLost) {
+				err = look
+			}
 			return Info{}, 0, err
 		}
 		changed := (look == nil) != exists || now.Tag != stored.Tag
@@ -89,7 +92,7 @@ func (s *S3) publish(ctx context.Context, key Key, upload *staged, opts PutOptio
 			if failures++; failures == attempts || !isTransient(err) {
 				return Info{}, 0, err
 			}
-			if err := pause(ctx, failures); err != nil {
+			if err := pause(ctx, 200*time.Millisecond<<failures); err != nil {
 				return Info{}, 0, err
 			}
 		}
@@ -139,7 +142,7 @@ func (s *S3) write(ctx context.Context, key Key, upload *staged, create bool) (t
 	}
 	// A reader of its own for each attempt: net/http may still be reading for the last one when the next begins. It cannot
 	// seek, which keeps minio-go from making attempts of its own.
-	body := &sending{io.NewSectionReader(upload, 0, upload.size), w}
+	body := &sending{upload.content(), w}
 	o, err := s.api.PutObject(w.ctx, s.bucket, s.object(key), body, upload.size, "", hex.EncodeToString(upload.sha256[:]), opts)
 	if err == nil && o.ETag == "" {
 		err = fmt.Errorf("%w: it lacks an ETag", ErrUntrusted)
@@ -160,20 +163,22 @@ func (s *sending) Read(p []byte) (int, error) {
 
 // verify looks at what was just written: the answer to the write alone may come from something in between. What has
 // another digest, or is gone, was written and then replaced or deleted by someone else.
-func (s *S3) verify(ctx context.Context, key Key, upload *staged, tag string) (Info, error) {
-	info, err := s.stat(ctx, key)
-	switch {
-	case errors.Is(err, ErrNotFound), err == nil && info.SHA256 != upload.sha256:
+func (s *S3) verify(ctx context.Context, key Key, upload *staged, tag string) (info Info, err error) {
+	err = s.again(ctx, func() error {
+		info, err = s.head(ctx, key)
+		if err == nil && info.SHA256 == upload.sha256 && (info.Size != upload.size || info.Tag != tag) {
+			return fmt.Errorf("%w: it stored %d bytes as %q and says %d bytes as %q", ErrUntrusted, upload.size, tag, info.Size, info.Tag)
+		}
+		return err
+	})
+	if errors.Is(err, ErrNotFound) || err == nil && info.SHA256 != upload.sha256 {
 		return Info{Key: key, Size: upload.size, ModTime: time.Now(), SHA256: upload.sha256, Recorded: true, Tag: tag}, nil
-	case err == nil && (info.Size != upload.size || info.Tag != tag):
-		return Info{}, fmt.Errorf("%w: it stored %d bytes as %q and says %d bytes as %q", ErrUntrusted, upload.size, tag, info.Size, info.Tag)
 	}
 	return info, err
 }
 
-// pause waits before the next attempt, twice as long each time, and no two uploads equally long.
-func pause(ctx context.Context, failures int) error {
-	most := 200 * time.Millisecond << failures
+// pause waits for up to this long, and no two uploads equally long.
+func pause(ctx context.Context, most time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()

@@ -33,9 +33,11 @@ type stagingConfig struct {
 	publishes bool // files become artifacts where they are: they can get a name, a digest, and readers
 }
 
-// staged is a received upload: a file of the right size and digests that no one else can see.
+// staged is a received upload: a file of the right size and digests that no one else can see. Where it need not become an
+// artifact itself, and fits into one buffer, it stays in memory: a file costs more than all else that is done with it.
 type staged struct {
 	*os.File
+	small  []byte // instead of a file
 	in     *staging
 	name   string // in the staging directory; "" while it has none
 	size   int64
@@ -97,15 +99,17 @@ func (s *staging) close() error { return unix.Close(s.dir) }
 
 // receive reads body to its end into a new staged file. On any error nothing is left of it.
 func (s *staging) receive(ctx context.Context, body io.Reader, opts PutOptions) (_ *staged, err error) {
-	f, err := s.create()
-	if err != nil {
-		return nil, fmt.Errorf("stage: %w", classify(err))
-	}
+	f := &staged{in: s}
 	defer func() {
 		if err != nil {
 			f.discard()
 		}
 	}()
+	if s.publishes {
+		if err := f.openFile(); err != nil {
+			return nil, err
+		}
+	}
 	digests := map[Algorithm]hash.Hash{AlgorithmSHA256: sha256.New()}
 	for _, d := range opts.Digests {
 		if d.Algorithm == AlgorithmSHA512 {
@@ -134,6 +138,24 @@ func (s *staging) receive(ctx context.Context, body io.Reader, opts PutOptions) 
 	return f, nil
 }
 
+// openFile gives a staged upload its file.
+func (f *staged) openFile() error {
+	file, err := f.in.create()
+	if err != nil {
+		return fmt.Errorf("stage: %w", classify(err))
+	}
+	f.File, f.name = file.File, file.name
+	return nil
+}
+
+// content is the whole upload, for reading; it may be read while others read it too.
+func (f *staged) content() *io.SectionReader {
+	if f.File == nil {
+		return io.NewSectionReader(bytes.NewReader(f.small), 0, f.size)
+	}
+	return io.NewSectionReader(f, 0, f.size)
+}
+
 // copyFrom moves body into the file by whole buffers, so that every write but the last is aligned, however the body
 // arrives. It stops as soon as the body is longer than declared.
 func (f *staged) copyFrom(ctx context.Context, body io.Reader, declared int64, digests map[Algorithm]hash.Hash) error {
@@ -143,6 +165,11 @@ func (f *staged) copyFrom(ctx context.Context, body io.Reader, declared int64, d
 		n, readErr := fill(body, *buffer)
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("receive: %w", err)
+		}
+		if f.File == nil && readErr == nil {
+			if err := f.openFile(); err != nil {
+				return err
+			}
 		}
 		if f.size == 0 && n == len(*buffer) && declared > bufferSize {
 			// The whole length at once makes fewer extents, and a full disk says so early; but not before the body has
@@ -158,7 +185,11 @@ func (f *staged) copyFrom(ctx context.Context, body io.Reader, declared int64, d
 		for _, h := range digests {
 			h.Write((*buffer)[:n]) // never an error, says package hash
 		}
-		if n > 0 {
+		switch {
+		case f.File == nil:
+			// Not the buffer itself: a request that was given up may still be reading when it is used again.
+			f.small = bytes.Clone((*buffer)[:n])
+		case n > 0:
 			if _, err := f.Write((*buffer)[:n]); err != nil {
 				return fmt.Errorf("stage: %w", classify(err))
 			}

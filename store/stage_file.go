@@ -111,6 +111,9 @@ func (f *staged) replace(dir int, name string) error {
 // discard closes the file and removes the name it still has in the staging directory, if any. What was published keeps
 // its final name.
 func (f *staged) discard() {
+	if f.File == nil {
+		return
+	}
 	if f.name != "" {
 		_ = unix.Unlinkat(f.in.dir, f.name, 0) // what stays is swept at the next start
 	}
