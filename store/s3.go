@@ -19,7 +19,7 @@ const digestMetadata = "Depot-Sha256"
 // S3 is a [Store] in a bucket of an S3-compatible service, or below a prefix in it:
 //
 //	<prefix>/<namespace>/<name>/<version>.zip   the artifacts, with their digest as metadata
-//	<prefix>/.depot/                            one object that shows whether conditional writes work
+//	<prefix>/.depot/                            for a moment at the start, an object to try conditional writes with
 //
 // It keeps no state of its own: any number of processes may share one bucket, and the bucket decides their races. Every
 // request to it is bounded: tried [attempts] times at most, and given up when nothing moves for [S3Config.Patience].

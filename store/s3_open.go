@@ -2,12 +2,17 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -250,34 +255,47 @@ func (s *S3) advice(err error) string {
 	return ": is Config.S3Endpoint an S3 service?"
 }
 
-// probeCondition writes an object twice on the condition that it does not exist. The object stays: it is the proof for the
-// next start, and deleting it would need a permission that depot may be left without.
+// probeCondition proves that of several writes of an object on the condition that it does not exist, at once, exactly one
+// succeeds, and none later. Some services ignore the condition; some keep it, but not against each other.
 func (s *S3) probeCondition(ctx context.Context) error {
-	var err error
-	for range 2 {
-		if err = s.writeProbe(ctx); err != nil {
-			break
-		}
+	name := s.prefix + stateDir + "/probe-" + rand.Text()
+	var together [4]error
+	var done sync.WaitGroup
+	for i := range together {
+		done.Go(func() { together[i] = s.writeProbe(ctx, name) })
 	}
-	switch {
-	case errors.Is(err, errLost):
-		return nil
-	case err == nil, answerOf(err).StatusCode == http.StatusNotImplemented:
-		if s.cfg.Overwrite {
-			return nil
-		}
-		return fmt.Errorf("the service at %s does not keep the condition If-None-Match: * on writes, so a published version could be replaced: choose a service (or a release of it) that does, keep artifacts in a directory, or set Config.Overwrite=true if that is what you want", s.cfg.S3Endpoint)
-	}
-	return fmt.Errorf("a trial write into the bucket %s at %s: %w%s", s.bucket, s.cfg.S3Endpoint, err, s.advice(err))
-}
-
-func (s *S3) writeProbe(ctx context.Context) error {
-	const text = "depot writes this object to see whether the service refuses to write it again\n"
+	done.Wait()
+	later := s.writeProbe(ctx, name)
 	w := s.watch(ctx)
 	defer w.end()
-	opts := minio.PutObjectOptions{ContentType: "text/plain"}
+	_ = s.api.RemoveObject(w.ctx, s.bucket, name, minio.RemoveObjectOptions{}) // where that is not allowed, it stays: it is small
+
+	written, unsupported := 0, false
+	for _, err := range append(together[:], later) {
+		switch {
+		case err == nil:
+			written++
+		case answerOf(err).StatusCode == http.StatusNotImplemented:
+			unsupported = true
+		case !errors.Is(err, errLost):
+			return fmt.Errorf("a trial write into the bucket %s at %s: %w%s", s.bucket, s.cfg.S3Endpoint, err, s.advice(err))
+		}
+	}
+	if written == 1 && !unsupported || s.cfg.Overwrite {
+		return nil
+	}
+	return fmt.Errorf("the service at %s does not keep the condition If-None-Match: * on writes (%d of 5 writes of one object succeeded), so a published version could be replaced: choose a service, or a release of it, that does, or keep artifacts in a directory; or set Config.Overwrite=true if versions may be replaced", s.cfg.S3Endpoint, written)
+}
+
+func (s *S3) writeProbe(ctx context.Context, name string) error {
+	const text = "depot writes this at its start, to see whether the service refuses to write it again\n"
+	w := s.watch(ctx)
+	defer w.end()
+	opts := minio.PutObjectOptions{ContentType: "text/plain", DisableContentSha256: true}
 	opts.SetMatchETagExcept("*")
-	_, err := s.api.PutObject(w.ctx, s.bucket, s.prefix+stateDir+"/probe", strings.NewReader(text), int64(len(text)), "", "", opts)
+	digest := sha256.Sum256([]byte(text))
+	// Without Seek, so that it is tried once: after a second attempt of its own, minio-go would report its refusal.
+	_, err := s.api.PutObject(w.ctx, s.bucket, name, io.MultiReader(strings.NewReader(text)), int64(len(text)), "", hex.EncodeToString(digest[:]), opts)
 	return w.classify(err)
 }
 
