@@ -1,6 +1,7 @@
 package s3test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -28,10 +29,13 @@ const (
 	WrongETag         // passed on, and answered with another entity tag
 	ShortBody         // passed on, and the answer ends in the middle
 	LostAnswer        // passed on, and the connection reset instead of the answer
+	Corrupted         // passed on with a byte of its body changed
+
+	Faults // how many there are
 )
 
 func (f Fault) String() string {
-	return [...]string{"pass", "reset before the body", "reset during the body", "reset after the body", "silent", "503 SlowDown", "500", "error in a 200", "web page", "wrong ETag", "short body", "lost answer"}[f]
+	return [...]string{"pass", "reset before the body", "reset during the body", "reset after the body", "silent", "503 SlowDown", "500", "error in a 200", "web page", "wrong ETag", "short body", "lost answer", "corrupted"}[f]
 }
 
 // Proxy stands between a client and a server and spoils what it is told to.
@@ -126,6 +130,13 @@ func forward(w http.ResponseWriter, r *http.Request, endpoint string, fault Faul
 	out := r.Clone(r.Context())
 	out.RequestURI = ""
 	out.URL.Scheme, out.URL.Host = "http", strings.TrimPrefix(endpoint, "http://")
+	if fault == Corrupted {
+		body, _ := io.ReadAll(r.Body)
+		if len(body) > 0 {
+			body[len(body)/2]++
+		}
+		out.Body = io.NopCloser(bytes.NewReader(body))
+	}
 	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
 	response, err := transport.RoundTrip(out)
 	if err != nil {
