@@ -20,7 +20,7 @@ func BenchmarkS3(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	buffer := make([]byte, 256<<10)
 	for _, size := range []int{4 << 10, 64 << 10, 1 << 20} {
 		body := make([]byte, size)

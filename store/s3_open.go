@@ -244,12 +244,12 @@ func (s *S3) advice(err error) string {
 		}
 		return ": set Config.S3Region to the bucket's region, and Config.S3Endpoint to the service there"
 	}
-	switch {
-	case answer.StatusCode == http.StatusForbidden:
+	switch answer.StatusCode {
+	case http.StatusForbidden:
 		return ": the credentials must be allowed to list, read, write and delete in the bucket"
-	case answer.StatusCode == http.StatusMovedPermanently, answer.StatusCode == http.StatusTemporaryRedirect:
+	case http.StatusMovedPermanently, http.StatusTemporaryRedirect:
 		return ": set Config.S3Region to the bucket's region, and Config.S3Endpoint to the service there"
-	case answer.StatusCode == 0:
+	case 0:
 		return ": is Config.S3Endpoint right, with the right one of http and https, and can it be reached from here?"
 	}
 	return ": is Config.S3Endpoint an S3 service?"

@@ -114,7 +114,7 @@ func (s Software) try(t testing.TB, binary, dir, address string) *Server {
 			return nil
 		default:
 		}
-		if conn, err := net.Dial("tcp", address); err == nil {
+		if conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address); err == nil {
 			_ = conn.Close()
 			return &Server{Endpoint: "http://" + address, Dir: dir, PID: cmd.Process.Pid, stop: stop}
 		}
@@ -124,7 +124,7 @@ func (s Software) try(t testing.TB, binary, dir, address string) *Server {
 
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func (s Software) build(t testing.TB) string {
 		return binary
 	}
 	fmt.Fprintf(os.Stderr, "building %s into %s, once; it takes a minute or two\n", s.module, dir)
-	install := exec.Command("go", "install", s.module)
+	install := exec.CommandContext(t.Context(), "go", "install", s.module)
 	install.Dir = dir // outside of any module
 	install.Env = append(os.Environ(), "GOBIN="+filepath.Join(dir, "new"), "GOFLAGS=", "CGO_ENABLED=0")
 	output, err := install.CombinedOutput()
