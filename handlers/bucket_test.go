@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"crypto/md5"
 	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/minio/minio-go/v7"
@@ -186,5 +191,56 @@ func TestBucketReplacedMeanwhile(t *testing.T) {
 				t.Errorf("%s: %s, %d bytes, %v", name, response.Status, n, err)
 			}
 		}
+	}
+}
+
+// Clients that leave in the middle of several ranges do no harm, and many ranges cost no more than the whole.
+func TestBucketMultiRange(t *testing.T) {
+	gateway := s3test.Versitygw.Start(t)
+	proxy, bucket := s3test.NewProxy(t, gateway.Endpoint), gateway.Bucket()
+	s := start(t, withStore(openBucket(t, proxy.Endpoint, bucket, nil)))
+	body := string(storetest.Bytes(1, 4<<20))
+	if response, _ := s.put(t, key, body); response.StatusCode != http.StatusCreated {
+		t.Fatal(response.Status)
+	}
+	ranges := "bytes=0-999999,2000000-2999999,1500000-1599999,3000000-4000000"
+	var done sync.WaitGroup
+	for range 8 {
+		done.Go(func() {
+			for i := range 25 {
+				conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = fmt.Fprintf(conn, "GET /%s?token=%s HTTP/1.1\r\nHost: x\r\nRange: %s\r\n\r\n", key, downloadToken, ranges)
+				_, _ = io.CopyN(io.Discard, conn, int64(i*100_000))
+				_ = conn.Close()
+			}
+		})
+	}
+	done.Wait()
+	response, got := s.do(t, "GET", s.url+"/"+key+"?token="+downloadToken, nil, "Range", ranges)
+	_, parts, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	if err != nil || response.StatusCode != http.StatusPartialContent {
+		t.Fatal(response.Status, err)
+	}
+	reader := multipart.NewReader(strings.NewReader(got), parts["boundary"])
+	for _, want := range []string{body[:1000000], body[2000000:3000000], body[1500000:1600000], body[3000000:4000001]} {
+		part, err := reader.NextPart()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if content, err := io.ReadAll(part); err != nil || string(content) != want {
+			t.Errorf("a range has %d bytes of %d, %v", len(content), len(want), err)
+		}
+	}
+	proxy.Set(nil)
+	many := "bytes=0-0" + strings.Repeat(",5-5,2-2", 5000)
+	if response, got := s.do(t, "GET", s.url+"/"+key+"?token="+downloadToken, nil, "Range", many); response.StatusCode != http.StatusOK || got != body {
+		t.Errorf("10,001 ranges: %s, %d bytes", response.Status, len(got))
+	}
+	if n := len(proxy.Requests()); n != 1 {
+		t.Errorf("10,001 ranges cost %d requests", n)
 	}
 }

@@ -55,12 +55,13 @@ func (s *S3) Open(ctx context.Context, key Key) (Object, error) {
 	var object *s3Object
 	var info Info
 	err := s.again(ctx, func() error {
-		object = &s3Object{store: s, ctx: ctx, name: s.object(key)}
+		object = s.newObject(ctx, key)
 		o, err := object.request(0, "")
 		if err == nil {
-			if info, err = s.info(key, o); err != nil {
-				_ = object.Close()
-			}
+			info, err = s.info(key, o)
+		}
+		if err != nil {
+			_ = object.Close()
 		}
 		return err
 	})

@@ -5,24 +5,35 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"os"
+	"sync"
 
 	"github.com/minio/minio-go/v7"
 )
 
 // s3Object reads an object. It asks for the whole at first; when it is made to go on elsewhere, for the rest from there,
-// as long as it still is the same object.
+// as long as it still is the same object. As with a file, Close may come while another goroutine is in Read: so it does
+// when a client leaves in the middle of several ranges, which [http.ServeContent] reads in a goroutine of its own.
 type s3Object struct {
-	store *S3
-	ctx   context.Context
-	name  string
-	size  int64
-	tag   string // the entity tag it was opened with
-	pos   int64  // where the next Read reads
+	store  *S3
+	ctx    context.Context
+	cancel context.CancelFunc
+	name   string
+	size   int64
+	tag    string // the entity tag it was opened with
 
-	body  io.ReadCloser // of the request that is open, if any
-	at    int64         // where it is in the object
-	watch *watch        // over that request
+	mu     sync.Mutex
+	closed bool
+	pos    int64         // where the next Read reads
+	body   io.ReadCloser // of the request that is open, if any
+	at     int64         // where it is in the object
+	watch  *watch        // over that request
+}
+
+func (s *S3) newObject(ctx context.Context, key Key) *s3Object {
+	o := &s3Object{store: s, name: s.object(key)}
+	o.ctx, o.cancel = context.WithCancel(ctx)
+	return o
 }
 
 // request opens the object from an offset on; with a tag, only if it still has it.
@@ -42,18 +53,29 @@ func (o *s3Object) request(offset int64, tag string) (info minio.ObjectInfo, err
 		return info, w.classify(err)
 	}
 	o.body, o.at, o.watch = body, offset, w
-	if from := fmt.Sprintf("bytes %d-%d/%d", offset, o.size-1, o.size); offset > 0 && header.Get("Content-Range") != from {
-		return info, fmt.Errorf("%w: asked for the range %s it sends %.50q", ErrUntrusted, from, header.Get("Content-Range"))
+	sent := header.Get("Content-Range")
+	if from := fmt.Sprintf("bytes %d-%d/%d", offset, o.size-1, o.size); offset > 0 && sent != from {
+		err = fmt.Errorf("%w: asked for the range %s it sends %.50q", ErrUntrusted, from, sent)
+	} else if tag != "" && info.ETag != tag {
+		err = fmt.Errorf("%w: asked for %.50q it sends %.50q", ErrUntrusted, tag, info.ETag)
 	}
-	return info, nil
+	if err != nil {
+		o.giveUp()
+	}
+	return info, err
 }
 
 func (o *s3Object) Read(p []byte) (int, error) {
-	if o.pos >= o.size {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.closed:
+		return 0, fmt.Errorf("read %s: %w", o.name, os.ErrClosed)
+	case o.pos >= o.size:
 		return 0, io.EOF
 	}
 	if o.body == nil || o.at != o.pos {
-		_ = o.Close()
+		o.giveUp()
 		if _, err := o.request(o.pos, o.tag); err != nil {
 			if errors.Is(err, errLost) || errors.Is(err, ErrNotFound) {
 				err = fmt.Errorf("it was replaced or deleted while it was read: %w", err)
@@ -79,6 +101,8 @@ func (o *s3Object) Read(p []byte) (int, error) {
 }
 
 func (o *s3Object) Seek(offset int64, whence int) (int64, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	switch whence {
 	case io.SeekCurrent:
 		offset += o.pos
@@ -86,19 +110,27 @@ func (o *s3Object) Seek(offset int64, whence int) (int64, error) {
 		offset += o.size
 	}
 	if offset < 0 {
-		return 0, fmt.Errorf("seek %s: before its beginning", strings.TrimSpace(o.name))
+		return 0, fmt.Errorf("seek %s: before its beginning", o.name)
 	}
 	o.pos = offset
 	return offset, nil
 }
 
-// Close gives up the request that is open. A body that was not read to its end costs the connection.
+// Close ends what is under way. A body that was not read to its end costs the connection.
 func (o *s3Object) Close() error {
-	if o.body == nil {
-		return nil
+	o.cancel() // first: a Read that waits for the service has the lock
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.giveUp()
+	return nil
+}
+
+// giveUp ends the request that is open, if any.
+func (o *s3Object) giveUp() {
+	if o.body != nil {
+		o.watch.end()
+		_ = o.body.Close()
+		o.body = nil
 	}
-	body := o.body
-	o.body = nil
-	o.watch.end()
-	return body.Close()
 }
