@@ -45,7 +45,7 @@ func TestBucketFaults(t *testing.T) {
 	server := s3test.Versitygw.Start(t)
 	proxy, bucket := s3test.NewProxy(t, server.Endpoint), server.Bucket()
 	clean := openBucket(t, server.Endpoint, bucket, nil)
-	s := start(t, withStore(openBucket(t, proxy.Endpoint, bucket, func(c *store.S3Config) { c.Patience = 4 * time.Second })))
+	s := start(t, withStore(openBucket(t, proxy.Endpoint, bucket, func(c *store.S3Config) { c.Patience = 10 * time.Second })))
 	cases := map[string]*faultCase{}                   // by the path of the object
 	for method, requests := range map[string][]string{ // what each operation asks of the bucket, in order
 		"PUT": {"HEAD", "PUT", "HEAD"}, "GET": {"GET"}, "HEAD": {"HEAD"}, "DELETE": {"HEAD", "DELETE"},
@@ -60,7 +60,6 @@ func TestBucketFaults(t *testing.T) {
 		}
 	}
 	body := string(storetest.Bytes(1, 300_000))
-	var done sync.WaitGroup
 	for _, c := range cases {
 		if c.method != "PUT" {
 			if _, _, err := clean.Put(t.Context(), c.key, strings.NewReader(body), store.PutOptions{Size: -1}); err != nil {
@@ -74,10 +73,11 @@ func TestBucketFaults(t *testing.T) {
 		}
 		return s3test.Pass
 	})
+	var runs []func()
 	for _, c := range cases {
-		done.Go(func() { c.run(t, s, clean, body) }) // what takes long is waiting
+		runs = append(runs, func() { c.run(t, s, clean, body) })
 	}
-	done.Wait()
+	s3test.Together(runs)
 	proxy.Set(nil)
 	for _, c := range cases {
 		if c.method == "PUT" { // the client's retry

@@ -3,7 +3,6 @@ package handlers_test
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,8 +32,6 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, serveForTrace(os.Args[1], staging == "named"))
 		os.Exit(1)
 	}
-	flag.Parse()
-	_ = flag.Set("test.parallel", "8") // what takes long is waiting
 	goleak.VerifyTestMain(m)
 }
 

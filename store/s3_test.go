@@ -143,16 +143,12 @@ func TestS3ListFaults(t *testing.T) {
 		for fault := s3test.Pass; fault < s3test.Faults; fault++ {
 			for _, times := range []int{1, 3, 1000} {
 				proxy := s3test.NewProxy(t, server.Endpoint)
-				s := openS3(t, proxy.Endpoint, "s3://"+bucket, func(c *store.S3Config) { c.Patience = 4 * time.Second })
+				s := openS3(t, proxy.Endpoint, "s3://"+bucket, func(c *store.S3Config) { c.Patience = 10 * time.Second })
 				cases = append(cases, func() { testListFault(t, s, proxy, page, fault, times, [2]int{onFirstPage * page, artifacts}) })
 			}
 		}
 	}
-	var done sync.WaitGroup
-	for _, run := range cases { // when all stores are open: opening one writes to the bucket
-		done.Go(run)
-	}
-	done.Wait()
+	s3test.Together(cases) // when all stores are open: opening one writes to the bucket
 }
 
 // testListFault expects what comes before the fault, or everything.

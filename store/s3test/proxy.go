@@ -163,6 +163,25 @@ func forward(w http.ResponseWriter, r *http.Request, endpoint string, fault Faul
 	_, _ = io.Copy(w, response.Body)
 }
 
+// Together runs functions that mostly wait, some at a time: so many that waiting is short, so few that none times out for
+// want of a processor.
+func Together(runs []func()) {
+	var done sync.WaitGroup
+	next := make(chan func())
+	for range 12 {
+		done.Go(func() {
+			for run := range next {
+				run()
+			}
+		})
+	}
+	for _, run := range runs {
+		next <- run
+	}
+	close(next)
+	done.Wait()
+}
+
 // reset ends the connection the hard way.
 func reset(w http.ResponseWriter) {
 	conn, _, err := w.(http.Hijacker).Hijack()
