@@ -141,7 +141,7 @@ func (p *program) settings() []setting {
 		{"DEPOT_S3_CREATE_BUCKET", "false", "true makes the bucket if there is none", parsed(&p.bucket.S3CreateBucket, strconv.ParseBool, yesNo), false},
 		{"DEPOT_S3_REDIRECT", "false", "true answers downloads with a redirect to a presigned URL in the bucket", parsed(&p.redirect, strconv.ParseBool, yesNo), false},
 		{"DEPOT_S3_REDIRECT_ENDPOINT", "as DEPOT_S3_ENDPOINT", "URL of the S3 service as those who download reach it", text(&p.bucket.S3RedirectEndpoint), false},
-		{"DEPOT_S3_REDIRECT_TTL", "5m", "how long a presigned URL is good for, 1s to 168h", parsed(&p.bucket.S3RedirectTTL, timeout, "give a duration like 5m"), false},
+		{"DEPOT_S3_REDIRECT_TTL", "5m", "how long a presigned URL is good for, 1s to 168h", parsed(&p.bucket.S3RedirectTTL, lifetime, "give a duration like 5m"), false},
 		{"DEPOT_DRAIN_TIMEOUT", "25s", "how long requests in flight may take after SIGTERM", parsed(&p.drain, timeout, "give a duration like 25s or 2m"), false},
 		{"DEPOT_LOG_FORMAT", "text on a terminal, else json", "text or json", parsed(&p.logFormat, format, "give text or json"), false},
 		{"DEPOT_LOG_LEVEL", "info", "debug, info, warn or error", parsed(&p.logLevel, level, "give debug, info, warn or error"), false},
@@ -194,6 +194,14 @@ func timeout(v string) (time.Duration, error) {
 	d, err := time.ParseDuration(v)
 	if d < 0 {
 		err = errors.New("negative")
+	}
+	return d, err
+}
+
+func lifetime(v string) (time.Duration, error) {
+	d, err := timeout(v)
+	if d == 0 {
+		err = errors.New("nothing")
 	}
 	return d, err
 }
@@ -310,6 +318,9 @@ func (p *program) check() error {
 			errs = append(errs, errors.New("Config.MaxSize: a bucket takes at most 5GiB in one request"))
 		}
 	} else {
+		if p.redirect {
+			errs = append(errs, errors.New("Config.S3Redirect: downloads can be redirected to a bucket only, and Config.Store is a directory"))
+		}
 		_, _ = config.Complete(func(string) (string, error) { return auth.NewToken(), nil })
 	}
 	authenticator, err := auth.New(config)
@@ -319,7 +330,9 @@ func (p *program) check() error {
 }
 
 // inBucket reports whether the store is a bucket, or meant to be something else that is no directory.
-func (p *program) inBucket() bool { return strings.Contains(p.bucket.Store, "://") }
+func (p *program) inBucket() bool {
+	return strings.Contains(p.bucket.Store, "://") || strings.HasPrefix(p.bucket.Store, "s3:")
+}
 
 // spoken is an error's text in the words of those who set variables: the packages speak of the fields of their Configs.
 func (p *program) spoken(err error) string {
@@ -328,8 +341,12 @@ func (p *program) spoken(err error) string {
 	}
 	table := p.settings()
 	return regexp.MustCompile(`Config\.\w+`).ReplaceAllStringFunc(err.Error(), func(field string) string {
-		field = "DEPOT" + strings.ToUpper(strings.TrimPrefix(field, "Config."))
-		return table[slices.IndexFunc(table, func(s setting) bool { return strings.ReplaceAll(s.name, "_", "") == field })].name
+		name := "DEPOT" + strings.ToUpper(strings.TrimPrefix(field, "Config."))
+		at := slices.IndexFunc(table, func(s setting) bool { return strings.ReplaceAll(s.name, "_", "") == name })
+		if at < 0 {
+			return field // part of a path, say
+		}
+		return table[at].name
 	})
 }
 

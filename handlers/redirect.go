@@ -60,20 +60,27 @@ func (s *Server) checkRedirect() error {
 	if err != nil {
 		return fmt.Errorf("Config.S3Redirect: %w", err)
 	}
-	if hostAndPort(target) == hostAndPort(s.cfg.DownloadURLBase) {
-		return errors.New("Config.S3RedirectEndpoint: the redirects would lead to the host and port of Config.DownloadURLBase itself, where clients send their Authorization header again and the bucket refuses it: give the address under which clients reach the bucket, on a host or port of its own, or turn Config.S3Redirect off")
+	there, therePort := hostAndPort(target)
+	here, herePort := hostAndPort(s.cfg.DownloadURLBase)
+	if there == here && therePort == herePort {
+		return errors.New("Config.S3RedirectEndpoint: the redirects would lead to the host and port of Config.DownloadURLBase itself, where clients send their Authorization header again and the bucket refuses it: give the address under which clients reach the bucket, on a host of its own, or turn Config.S3Redirect off")
+	}
+	if there == here || strings.HasSuffix(there, "."+here) {
+		s.cfg.Log.Warn("redirects lead to the host of the downloads or one below it: some clients (Go's) send their Authorization header there too", "bucket", there)
+	}
+	if s.cfg.Auth.QueryParam() != "" {
+		s.cfg.Log.Warn("redirects after a query token: some clients (Go's) tell the bucket in a Referer header where they come from, token included; keep its access log closed")
 	}
 	return nil
 }
 
-func hostAndPort(text string) string {
+func hostAndPort(text string) (host, port string) {
 	u, err := url.Parse(text)
 	if err != nil {
-		return ""
+		return "", ""
 	}
-	port := u.Port()
-	if port == "" {
+	if port = u.Port(); port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	return strings.ToLower(u.Hostname()) + ":" + port
+	return strings.ToLower(u.Hostname()), port
 }

@@ -132,7 +132,7 @@ func TestDiskSweep(t *testing.T) {
 	}
 	defer first.Close()
 	stagingDir := filepath.Join(dir, ".depot", "staging")
-	if err := os.WriteFile(filepath.Join(stagingDir, "depot-upload-LEFTOVER"), []byte("half"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(stagingDir, "depot-upload-LEFTOVERLEFTOVERLEFTOVERLE"), []byte("half"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	r, w := io.Pipe()
@@ -148,7 +148,7 @@ func TestDiskSweep(t *testing.T) {
 	}
 	second := openDisk(t, dir)
 	names, err := os.ReadDir(stagingDir)
-	if err != nil || len(names) != 1 || names[0].Name() == "depot-upload-LEFTOVER" {
+	if err != nil || len(names) != 1 || names[0].Name() == "depot-upload-LEFTOVERLEFTOVERLEFTOVERLE" {
 		t.Errorf("after a start beside an upload, staging holds %v, %v", names, err)
 	}
 	_, _ = w.Write([]byte("lo"))

@@ -28,6 +28,7 @@ type S3 struct {
 	bucket  string
 	prefix  string // "" or with a slash at its end
 	api     *minio.Core
+	once    *minio.Client // the same without second attempts
 	signer  *minio.Client // for URLs that others will use
 	staging *staging
 }
@@ -40,7 +41,7 @@ func (s *S3) object(key Key) string { return s.prefix + key.String() }
 // info reads an answer about an object. One that lacks what every object has is no answer of an S3 service.
 func (s *S3) info(key Key, o minio.ObjectInfo) (Info, error) {
 	if o.ETag == "" || strings.ContainsAny(o.ETag, `" `) || o.Size < 0 {
-		return Info{}, fmt.Errorf("%w: it lacks a strong ETag or a length", ErrUntrusted)
+		return Info{}, fmt.Errorf("%w: %w: it lacks a strong ETag or a length", ErrUntrusted, errTorn)
 	}
 	info := Info{Key: key, Size: o.Size, ModTime: o.LastModified, Tag: o.ETag}
 	sum, err := hex.DecodeString(o.UserMetadata[digestMetadata])
@@ -104,12 +105,15 @@ func (s *S3) head(ctx context.Context, key Key) (Info, error) {
 	return s.info(key, o)
 }
 
-// again asks anew, a few times, while the answer makes no sense: some services put it together from two versions of an
-// object that is just being replaced or deleted.
+// errTorn marks an answer that makes no sense, and may make some a moment later: some services put it together from two
+// versions of an object that is just being replaced or deleted.
+var errTorn = errors.New("the answer contradicts itself")
+
+// again asks anew, a few times, while the answer is torn.
 func (s *S3) again(ctx context.Context, ask func() error) error {
 	for n := 1; ; n++ {
 		err := ask()
-		if !errors.Is(err, ErrUntrusted) || n == attempts {
+		if !errors.Is(err, errTorn) || n == attempts {
 			return err
 		}
 		if err := pause(ctx, 10*time.Millisecond<<n); err != nil {
@@ -150,21 +154,36 @@ func (s *S3) Check(ctx context.Context) error {
 	return nil
 }
 
-// Delete implements [Store]. The service does not say whether there was anything to delete, so it is asked first.
+// Delete implements [Store]. The service does not say whether there was anything to delete, so it is asked first. A delete
+// whose answer is lost is repeated only while the same object is there: another one may have been published meanwhile.
 func (s *S3) Delete(ctx context.Context, key Key) error {
-	if _, err := s.Stat(ctx, key); err != nil {
+	before, err := s.Stat(ctx, key)
+	if err != nil {
 		return fmt.Errorf("delete: %w", err)
 	}
+	for n := 1; ; n++ {
+		err := s.remove(ctx, s.object(key))
+		if err == nil {
+			return nil
+		}
+		now, look := s.stat(ctx, key)
+		if errors.Is(look, ErrNotFound) || look == nil && (now.Tag != before.Tag || !now.ModTime.Equal(before.ModTime)) {
+			return nil // it was deleted, and only the answer was lost
+		}
+		if look != nil || n == attempts || !isTransient(err) {
+			return fmt.Errorf("delete %s: %w", key, err)
+		}
+		if err := pause(ctx, 200*time.Millisecond<<n); err != nil {
+			return fmt.Errorf("delete %s: %w", key, err)
+		}
+	}
+}
+
+// remove is one request to delete an object.
+func (s *S3) remove(ctx context.Context, name string) error {
 	w := s.watch(ctx)
 	defer w.end()
-	err := w.classify(s.api.RemoveObject(w.ctx, s.bucket, s.object(key), minio.RemoveObjectOptions{}))
-	if err == nil {
-		return nil
-	}
-	if _, look := s.stat(ctx, key); errors.Is(look, ErrNotFound) {
-		return nil // it was deleted, and only the answer was lost
-	}
-	return fmt.Errorf("delete %s: %w", key, err)
+	return w.classify(s.once.RemoveObject(w.ctx, s.bucket, name, minio.RemoveObjectOptions{}))
 }
 
 // List implements [Store]; SHA256 is not known in it. Objects that are no artifacts are passed by.
@@ -176,7 +195,7 @@ func (s *S3) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
 		w := s.watch(ctx)
 		defer w.end()
 		for o := range s.api.ListObjectsIter(w.ctx, s.bucket, minio.ListObjectsOptions{Prefix: s.prefix + prefix, Recursive: true}) {
-			w.pause()
+			w.pause(leastProgress)
 			if o.Err != nil {
 				yield(Info{}, fmt.Errorf("list %q: %w", prefix, w.classify(o.Err)))
 				return
@@ -187,7 +206,7 @@ func (s *S3) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
 					return
 				}
 			}
-			w.moved()
+			w.resume()
 		}
 		if w.ctx.Err() != nil { // minio-go ends a listing that was cancelled without a word
 			yield(Info{}, fmt.Errorf("list %q: %w", prefix, w.classify(w.ctx.Err())))

@@ -16,28 +16,48 @@ import (
 // attempts bounds how often a request is made when the service fails or asks to slow down.
 const attempts = 4
 
-// watch is a context for one operation, which ends when nothing moves for too long. A transfer may take as long as it
-// needs, so it is no deadline: moved starts the time anew, pause stops it while it is our turn.
+// watch is a context for one operation, which ends when the service lets us wait for too long. A transfer may take as long
+// as it needs, so it is no deadline: the time begins anew whenever leastProgress bytes have moved, and stands still between
+// pause and resume, while it is our turn.
 type watch struct {
 	ctx    context.Context
 	caller context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	limit  time.Duration
+
+	left    time.Duration // to wait until leastProgress have moved
+	resumed time.Time
+	moved   int64 // since the time began anew, in bytes
 }
+
+// leastProgress is what must move within a watch's limit, in bytes.
+const leastProgress = 64 << 10
 
 var errSilent = errors.New("nothing moved")
 
 func newWatch(caller context.Context, limit time.Duration) *watch {
-	w := &watch{caller: caller, limit: limit}
+	w := &watch{caller: caller, limit: limit, left: limit, resumed: time.Now()}
 	w.ctx, w.cancel = context.WithCancelCause(caller)
 	w.timer = time.AfterFunc(limit, func() { w.cancel(errSilent) })
 	return w
 }
 
-func (w *watch) moved() { w.timer.Reset(w.limit) }
-func (w *watch) pause() { w.timer.Stop() }
-func (w *watch) end()   { w.timer.Stop(); w.cancel(nil) }
+func (w *watch) resume() {
+	w.resumed = time.Now()
+	w.timer.Reset(w.left)
+}
+
+// pause stops the time; moved bytes have come or gone since it ran.
+func (w *watch) pause(moved int) {
+	w.timer.Stop()
+	w.left -= time.Since(w.resumed)
+	if w.moved += int64(moved); w.moved >= leastProgress {
+		w.moved, w.left = 0, w.limit
+	}
+}
+
+func (w *watch) end() { w.timer.Stop(); w.cancel(nil) }
 
 // classify adds the sentinel that says what a failed request means for the one who asked; nil stays nil. It goes by the
 // status first: the code and message are in a body that may be missing or come from something in between.
@@ -50,9 +70,10 @@ func (w *watch) classify(err error) error {
 	case w.caller.Err() != nil:
 		return w.caller.Err()
 	case errors.Is(context.Cause(w.ctx), errSilent):
-		return fmt.Errorf("%w: nothing moved for %v", ErrTimeout, w.limit)
+		return fmt.Errorf("%w: fewer than %d bytes moved in %v", ErrTimeout, leastProgress, w.limit)
 	case errors.As(err, &answer):
-		return fmt.Errorf("%w: it answers %s: %w", sentinel(answer), describe(answer), err)
+		answer.Code, answer.Message = short(answer.Code), short(answer.Message)
+		return fmt.Errorf("%w: it answers %s: %w", sentinel(answer), describe(answer), answer)
 	case errors.As(err, &network) && network.Timeout():
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
 	case errors.As(err, new(*xml.SyntaxError)), errors.As(err, new(xml.UnmarshalError)):
@@ -85,6 +106,14 @@ func sentinel(answer minio.ErrorResponse) error {
 
 // errLost means that a conditional request met an object other than it expected. It never leaves this package.
 var errLost = errors.New("the object is not as expected")
+
+// short keeps what the service says to what a log line can bear.
+func short(text string) string {
+	if len(text) > 300 {
+		text = text[:300] + "…"
+	}
+	return strings.ToValidUTF8(text, "?")
+}
 
 func describe(answer minio.ErrorResponse) string {
 	if answer.StatusCode == 0 || strings.HasPrefix(answer.Code, "5") { // minio-go had nothing but the status line to call it by

@@ -47,17 +47,20 @@ func (o *s3Object) request(offset int64, tag string) (info minio.ObjectInfo, err
 	}
 	w := o.store.watch(o.ctx)
 	body, info, header, err := o.store.api.GetObject(w.ctx, o.store.bucket, o.name, opts)
-	w.pause()
+	w.pause(0)
 	if err != nil {
 		defer w.end()
 		return info, w.classify(err)
 	}
 	o.body, o.at, o.watch = body, offset, w
-	sent := header.Get("Content-Range")
-	if from := fmt.Sprintf("bytes %d-%d/%d", offset, o.size-1, o.size); offset > 0 && sent != from {
-		err = fmt.Errorf("%w: asked for the range %s it sends %.50q", ErrUntrusted, from, sent)
-	} else if tag != "" && info.ETag != tag {
-		err = fmt.Errorf("%w: asked for %.50q it sends %.50q", ErrUntrusted, tag, info.ETag)
+	wantRange, wantSize := "", o.size
+	if offset > 0 {
+		wantRange, wantSize = fmt.Sprintf("bytes %d-%d/%d", offset, o.size-1, o.size), o.size-offset
+	}
+	if sent := header.Get("Content-Range"); sent != wantRange {
+		err = fmt.Errorf("%w: asked for the range %q it sends %.50q", ErrUntrusted, wantRange, sent)
+	} else if tag != "" && (info.ETag != tag || info.Size != wantSize) {
+		err = fmt.Errorf("%w: asked for %d bytes of %.50q it sends %d of %.50q", ErrUntrusted, wantSize, tag, info.Size, info.ETag)
 	}
 	if err != nil {
 		o.giveUp()
@@ -83,9 +86,9 @@ func (o *s3Object) Read(p []byte) (int, error) {
 			return 0, fmt.Errorf("read %s: %w", o.name, err)
 		}
 	}
-	o.watch.moved()
+	o.watch.resume()
 	n, err := o.body.Read(p[:min(int64(len(p)), o.size-o.pos)])
-	o.watch.pause()
+	o.watch.pause(n)
 	o.pos += int64(n)
 	o.at = o.pos
 	switch {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -101,6 +102,13 @@ func splitBucketURL(text string) (bucket, prefix string, err error) {
 
 func endpointURL(name, text string) (*url.URL, error) {
 	u, err := url.Parse(text)
+	port := ""
+	if err == nil {
+		port = u.Port()
+	}
+	if n, bad := strconv.ParseUint(port, 10, 16); port != "" && (bad != nil || n == 0) || err == nil && strings.HasSuffix(u.Host, ":") {
+		return nil, fmt.Errorf("%s: its port is not a number from 1 to 65535", name)
+	}
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return nil, fmt.Errorf("%s: give https:// or http:// and the host of the service, without a path, user or query (the bucket is in Config.Store)", name)
 	}
@@ -138,23 +146,25 @@ func OpenS3(ctx context.Context, cfg S3Config) (*S3, error) {
 // connect makes the clients; it sends nothing.
 func (s *S3) connect() (err error) {
 	s.cfg.transport = newTransport()
-	options := func(u *url.URL) *minio.Options {
+	options := func(u *url.URL, tries int) *minio.Options {
 		return &minio.Options{
 			Creds:        credentials.NewChainCredentials(providers()),
 			Secure:       u.Scheme == "https",
 			Region:       s.cfg.S3Region, // given, or minio-go would ask the service, once for each process
 			BucketLookup: bucketLookup[s.cfg.S3PathStyle],
 			Transport:    honest{s.cfg.transport},
-			MaxRetries:   attempts,
+			MaxRetries:   tries,
 		}
 	}
 	u, _ := endpointURL("", s.cfg.S3Endpoint)
-	if s.api, err = minio.NewCore(u.Host, options(u)); err != nil {
+	if s.api, err = minio.NewCore(u.Host, options(u, attempts)); err != nil {
 		return fmt.Errorf("Config.S3Endpoint: %w", err)
 	}
-	s.api.SetAppInfo("depot", "1")
+	if s.once, err = minio.New(u.Host, options(u, 1)); err != nil {
+		return fmt.Errorf("Config.S3Endpoint: %w", err)
+	}
 	u, _ = endpointURL("", s.cfg.S3RedirectEndpoint)
-	if s.signer, err = minio.New(u.Host, options(u)); err != nil {
+	if s.signer, err = minio.New(u.Host, options(u, 1)); err != nil {
 		return fmt.Errorf("Config.S3RedirectEndpoint: %w", err)
 	}
 	return nil
@@ -266,9 +276,7 @@ func (s *S3) probeCondition(ctx context.Context) error {
 	}
 	done.Wait()
 	later := s.writeProbe(ctx, name)
-	w := s.watch(ctx)
-	defer w.end()
-	_ = s.api.RemoveObject(w.ctx, s.bucket, name, minio.RemoveObjectOptions{}) // where that is not allowed, it stays: it is small
+	_ = s.remove(ctx, name) // where that is not allowed, it stays: it is small
 
 	written, unsupported := 0, false
 	for _, err := range append(together[:], later) {
@@ -281,7 +289,8 @@ func (s *S3) probeCondition(ctx context.Context) error {
 			return fmt.Errorf("a trial write into the bucket %s at %s: %w%s", s.bucket, s.cfg.S3Endpoint, err, s.advice(err))
 		}
 	}
-	if written == 1 && !unsupported || s.cfg.Overwrite {
+	kept := written == 1 && !unsupported && answerOf(later).StatusCode == http.StatusPreconditionFailed
+	if kept || s.cfg.Overwrite {
 		return nil
 	}
 	return fmt.Errorf("the service at %s does not keep the condition If-None-Match: * on writes (%d of 5 writes of one object succeeded), so a published version could be replaced: choose a service, or a release of it, that does, or keep artifacts in a directory; or set Config.Overwrite=true if versions may be replaced", s.cfg.S3Endpoint, written)

@@ -49,7 +49,7 @@ func (s *S3) Put(ctx context.Context, key Key, body io.Reader, opts PutOptions) 
 // is none. After each failure publish looks what is there now: an answer may be lost after the object was stored, or be a
 // refusal of our own second attempt, or a broken connection where there should have been a refusal.
 func (s *S3) publish(ctx context.Context, key Key, upload *staged, opts PutOptions, stored Info, exists bool) (Info, Outcome, error) {
-	races, failures := 0, 0
+	failures, puzzles := 0, 0
 	for {
 		if exists {
 			same, err := s.compare(ctx, &stored, upload, opts)
@@ -82,12 +82,17 @@ func (s *S3) publish(ctx context.Context, key Key, upload *staged, opts PutOptio
 		}
 		stored, exists = now, look == nil
 		switch {
+		case changed && (errors.Is(err, errLost) || exists && !opts.Overwrite):
+			// Another upload was first. Ours was refused, perhaps by breaking its connection.
 		case errors.Is(err, errLost):
-			if races++; races == 100 {
-				return Info{}, 0, fmt.Errorf("%w: the key changed %d times during this upload", ErrUnavailable, races)
+			// Refused, and all is as it was: another upload was first, and deleted again; or the service refuses for a
+			// reason of its own.
+			if puzzles++; puzzles == 2*attempts {
+				return Info{}, 0, fmt.Errorf("%w: it refuses to write as if there were something else: %w", ErrUnavailable, err)
 			}
-		case exists && changed && !opts.Overwrite:
-			// Another upload was first, and ours was refused by breaking its connection.
+			if err := pause(ctx, 10*time.Millisecond<<puzzles); err != nil {
+				return Info{}, 0, err
+			}
 		default:
 			if failures++; failures == attempts || !isTransient(err) {
 				return Info{}, 0, err
@@ -156,20 +161,27 @@ type sending struct {
 	w *watch
 }
 
+// Read is called when the last piece is on its way: the time for the next begins anew.
 func (s *sending) Read(p []byte) (int, error) {
-	s.w.moved()
+	s.w.pause(leastProgress)
+	s.w.resume()
 	return s.r.Read(p)
 }
 
-// verify looks at what was just written: the answer to the write alone may come from something in between. What has
-// another digest, or is gone, was written and then replaced or deleted by someone else.
+// verify looks at what was just written: the answer to the write alone may come from something in between. What is whole
+// another artifact, or gone and stays gone, was written and then replaced or deleted by someone else.
 func (s *S3) verify(ctx context.Context, key Key, upload *staged, tag string) (info Info, err error) {
 	err = s.again(ctx, func() error {
 		info, err = s.head(ctx, key)
-		if err == nil && info.SHA256 == upload.sha256 && (info.Size != upload.size || info.Tag != tag) {
-			return fmt.Errorf("%w: it stored %d bytes as %q and says %d bytes as %q", ErrUntrusted, upload.size, tag, info.Size, info.Tag)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return fmt.Errorf("%w: %w", errTorn, err)
+		case err != nil:
+			return err
+		case !info.Recorded, (info.SHA256 == upload.sha256) != (info.Tag == tag), info.Tag == tag && info.Size != upload.size:
+			return fmt.Errorf("%w: %w: it stored %d bytes as %.50q and says %d bytes as %.50q", ErrUntrusted, errTorn, upload.size, tag, info.Size, info.Tag)
 		}
-		return err
+		return nil
 	})
 	if errors.Is(err, ErrNotFound) || err == nil && info.SHA256 != upload.sha256 {
 		return Info{Key: key, Size: upload.size, ModTime: time.Now(), SHA256: upload.sha256, Recorded: true, Tag: tag}, nil

@@ -171,7 +171,7 @@ func (f *staged) copyFrom(ctx context.Context, body io.Reader, declared int64, d
 				return err
 			}
 		}
-		if f.size == 0 && n == len(*buffer) && declared > bufferSize {
+		if f.in.publishes && f.size == 0 && n == len(*buffer) && declared > bufferSize {
 			// The whole length at once makes fewer extents, and a full disk says so early; but not before the body has
 			// begun to come: a declaration costs its sender nothing.
 			if err := preallocate(f.File, declared); err != nil {

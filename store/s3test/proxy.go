@@ -42,6 +42,7 @@ func (f Fault) String() string {
 type Proxy struct {
 	Endpoint string // http://host:port
 
+	behind   string // the server's endpoint
 	mu       sync.Mutex
 	requests []string // method, path and query, as they came
 	fault    func(*http.Request) Fault
@@ -50,8 +51,8 @@ type Proxy struct {
 // NewProxy starts a proxy in front of a server.
 func NewProxy(t testing.TB, endpoint string) *Proxy {
 	t.Helper()
-	p := &Proxy{}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.serve(w, r, endpoint) }))
+	p := &Proxy{behind: endpoint}
+	server := httptest.NewServer(p)
 	server.Config.ErrorLog = nil
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
 	p.Endpoint = server.URL
@@ -82,7 +83,8 @@ func (p *Proxy) choose(r *http.Request) Fault {
 	return p.fault(r)
 }
 
-func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, endpoint string) {
+// ServeHTTP passes a request on, or spoils it.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	document := func(status int, contentType, text string) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", contentType)
@@ -122,7 +124,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, endpoint string) {
 		document(http.StatusOK, "text/html", "<html><title>Sign in</title></html>")
 		return
 	}
-	forward(w, r, endpoint, fault)
+	forward(w, r, p.behind, fault)
 }
 
 // forward passes a request on as it is, the Host it was signed for included.
