@@ -49,7 +49,7 @@ func (s *S3) Put(ctx context.Context, key Key, body io.Reader, opts PutOptions) 
 // is none. After each failure publish looks what is there now: an answer may be lost after the object was stored, or be a
 // refusal of our own second attempt, or a broken connection where there should have been a refusal.
 func (s *S3) publish(ctx context.Context, key Key, upload *staged, opts PutOptions, stored Info, exists bool) (Info, Outcome, error) {
-	failures, puzzles := 0, 0
+	failures, refusals := 0, 0
 	for {
 		if exists {
 			same, err := s.compare(ctx, &stored, upload, opts)
@@ -75,23 +75,26 @@ func (s *S3) publish(ctx context.Context, key Key, upload *staged, opts PutOptio
 		}
 		changed := (look == nil) != exists || now.Tag != stored.Tag
 		if look == nil && now.Recorded && now.Size == upload.size && now.SHA256 == upload.sha256 {
-			if exists { // stored in place of what was there
+			switch {
+			case exists: // stored in place of what was there
 				return now, outcome, nil
+			case opts.IfAbsent && failures == 0 && errors.Is(err, errLost): // surely by another upload
+				return Info{}, 0, ErrExists
 			}
 			return now, Unchanged, nil
 		}
 		stored, exists = now, look == nil
 		switch {
-		case changed && (errors.Is(err, errLost) || exists && !opts.Overwrite):
-			// Another upload was first. Ours was refused, perhaps by breaking its connection.
-		case errors.Is(err, errLost):
-			// Refused, and all is as it was: another upload was first, and deleted again; or the service refuses for a
-			// reason of its own.
-			if puzzles++; puzzles == 2*attempts {
+		case errors.Is(err, errLost), exists && changed && !opts.Overwrite:
+			// Another upload was first, and ours was refused, perhaps by breaking its connection. Where that upload is not to
+			// be seen, it was deleted again, or the service refuses for a reason of its own.
+			if refusals++; refusals == 2*attempts {
 				return Info{}, 0, fmt.Errorf("%w: it refuses to write as if there were something else: %w", ErrUnavailable, err)
 			}
-			if err := pause(ctx, 10*time.Millisecond<<puzzles); err != nil {
-				return Info{}, 0, err
+			if !changed {
+				if err := pause(ctx, 10*time.Millisecond<<refusals); err != nil {
+					return Info{}, 0, err
+				}
 			}
 		default:
 			if failures++; failures == attempts || !isTransient(err) {

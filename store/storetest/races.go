@@ -52,6 +52,31 @@ func testManyPuts(t *testing.T, s store.Store) {
 	}
 }
 
+// testManyIfAbsent lets many writers ask for the same thing: IfAbsent lets one have it, even where the bytes are the same.
+func testManyIfAbsent(t *testing.T, s store.Store) {
+	for round := range 3 {
+		key, body := Key(t, fmt.Sprintf("many/absent/%d.zip", round)), Bytes(1, 5000)
+		errs := make([]error, crowd)
+		var done sync.WaitGroup
+		for i := range crowd {
+			done.Go(func() { _, _, errs[i] = put(t, s, key, body, store.PutOptions{Size: 5000, IfAbsent: true}) })
+		}
+		done.Wait()
+		created := 0
+		for _, err := range errs {
+			if err == nil {
+				created++
+			} else if !errors.Is(err, store.ErrExists) {
+				t.Error(err)
+			}
+		}
+		if created != 1 {
+			t.Errorf("%d of %d were told that they created it", created, crowd)
+		}
+		mustHold(t, s, key, body)
+	}
+}
+
 func testManyOverwrites(t *testing.T, s store.Store) {
 	key := Key(t, "many/overwrites/1.zip")
 	var done sync.WaitGroup

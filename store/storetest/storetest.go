@@ -35,6 +35,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"Digests", testDigests},
 		{"BadReaders", testBadReaders},
 		{"ManyPutsOneWinner", testManyPuts},
+		{"ManyIfAbsentOneCreated", testManyIfAbsent},
 		{"ManyOverwritesNoMixture", testManyOverwrites},
 		{"ReadersDuringReplacement", testReadersDuringReplacement},
 		{"OpenSurvivesDelete", testOpenSurvivesDelete},
