@@ -292,12 +292,55 @@ func TestRedirect(t *testing.T) {
 	if response := ask("GET", url); response.StatusCode != 401 {
 		t.Errorf("no token: %s", response.Status)
 	}
+	elsewhere := serve(t, t.TempDir(), append(p.cmd.Env, "DEPOT_S3_REDIRECT_ENDPOINT=https://files.example.com", "DEPOT_S3_PATH_STYLE=auto"))
+	response = ask("GET", strings.Replace(url, p.url, elsewhere.url, 1), bearer...)
+	if target := response.Header.Get("Location"); !strings.HasPrefix(target, "https://files.example.com/"+strings.Split(value(p.cmd.Env, "DEPOT_STORE"), "/")[2]+"/e2e/red/irect/1.0.0%2Bb.5.zip?") {
+		t.Errorf("with another address for clients: %s, %s", response.Status, target)
+	}
 	time.Sleep(time.Until(made.Add(ttl + time.Second)))
 	if other, _ := do(t, "GET", target, nil); other.StatusCode != 403 {
 		t.Errorf("after %v the URL is answered %s", ttl, other.Status)
 	}
 	if log := p.stderr.String(); strings.Contains(log, "Signature") || strings.Contains(log, "X-Amz") {
 		t.Errorf("a presigned URL is in the log:\n%s", log)
+	}
+}
+
+// Buckets by host name, reached through the proxy that the environment names, as in many companies.
+func TestVirtualHostStyle(t *testing.T) {
+	server := s3test.VersitygwVirtual.Start(t)
+	bucket := server.Bucket()
+	hosts := sync.Map{}
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		hosts.Store(r.Host, true)
+		out := r.Clone(r.Context())
+		out.RequestURI, out.URL.Host = "", strings.TrimPrefix(server.Endpoint, "http://")
+		response, err := http.DefaultTransport.RoundTrip(out)
+		if err != nil {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		defer response.Body.Close()
+		for name, values := range response.Header {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(response.StatusCode)
+		_, _ = io.Copy(w, response.Body)
+	}))
+	defer proxy.Close()
+	env := append(append(s3test.Environment(), given...), "DEPOT_STORE=s3://"+bucket, "DEPOT_S3_ENDPOINT=http://s3.test", "DEPOT_S3_PATH_STYLE=false", "HTTP_PROXY="+proxy.URL)
+	if _, stderr, status := run(t, t.TempDir(), append(env, "DEPOT_LISTEN=127.0.0.1:0")); status != 1 || !strings.Contains(stderr, "404 NoSuchBucket") {
+		t.Errorf("without the bucket: %d, %s", status, stderr)
+	}
+	p := serve(t, t.TempDir(), append(env, "DEPOT_S3_CREATE_BUCKET=true"))
+	if response, text := do(t, "PUT", p.url+"/a/b/1.zip", strings.NewReader("x"), "Authorization", "Bearer up"); response.StatusCode != 201 {
+		t.Errorf("%s %s", response.Status, text)
+	}
+	if status, got := fetch(t, p, "a/b/1.zip"); status != 200 || string(got) != "x" {
+		t.Errorf("%d %s", status, got)
+	}
+	if _, found := hosts.Load(bucket + ".s3.test"); !found {
+		t.Error("the bucket was not asked for by its host name")
 	}
 }
 

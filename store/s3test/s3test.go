@@ -30,6 +30,11 @@ var (
 	Versitygw = Software{"versitygw", "github.com/versity/versitygw/cmd/versitygw@v1.8.0", func(address, dir string) (args, env []string) {
 		return []string{"--port", address, "--keep-alive", "--quiet", "posix", dir}, []string{"ROOT_ACCESS_KEY=" + AccessKey, "ROOT_SECRET_KEY=" + SecretKey}
 	}}
+	// VersitygwVirtual also knows buckets by host name: bucket.s3.test.
+	VersitygwVirtual = Software{"versitygw", Versitygw.module, func(address, dir string) (args, env []string) {
+		args, env = Versitygw.command(address, dir)
+		return append([]string{"--virtual-domain", "s3.test"}, args...), env
+	}}
 	MinIO = Software{"minio", "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c", func(address, dir string) (args, env []string) {
 		return []string{"server", "--quiet", "--address", address, dir}, []string{"MINIO_ROOT_USER=" + AccessKey, "MINIO_ROOT_PASSWORD=" + SecretKey, "MINIO_BROWSER=off", "MINIO_UPDATE=off", "HOME=" + dir}
 	}}
