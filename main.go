@@ -71,17 +71,24 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) erro
 		return p.help()
 	case command == "version" && len(args) == 0:
 		return p.print(version())
-	case command == "token" && len(args) == 0:
-		return p.print(auth.NewToken())
+	case command == "token":
+		return p.token(args)
 	}
-	commands := map[string]func(context.Context) error{"serve": p.serve, "client-config": p.clientConfig, "healthcheck": p.healthcheck}
+	commands := map[string]func(context.Context) error{"serve": p.serve, "client-config": p.clientConfig, "access": p.access, "healthcheck": p.healthcheck}
 	action, known := commands[command]
 	if !known {
-		known := []string{"serve", "client-config", "token", "healthcheck", "version", "help"}
+		known := []string{"serve", "client-config", "access", "token", "healthcheck", "version", "help"}
 		return usageError{"this is not one of the commands " + strings.Join(known, ", ") + ", or takes no arguments" + didYouMean(command, known)}
 	}
 	p.flags = args
-	if err := p.load(args, env, command == "client-config"); err != nil {
+	own := map[string]map[string]*string{ // flags that are no settings
+		"client-config": {"toml": &p.toml},
+		"access":        {"token-file": &p.tokenFile, "action": &p.action, "key": &p.key},
+	}
+	if command == "access" && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		args = append([]string{"--access-file=" + args[0]}, args[1:]...)
+	}
+	if err := p.load(args, env, own[command]); err != nil {
 		return err
 	}
 	return action(ctx)
@@ -95,7 +102,8 @@ type program struct {
 	listen, uploadURL, downloadURLBase string
 	auth                               auth.Config
 	bucket                             store.S3Config // its Store and Overwrite are for a directory too
-	redirect, toml                     bool
+	redirect                           bool
+	toml, tokenFile, action, key       string // flags of client-config and access
 	maxSize                            int64
 	drain                              time.Duration
 	logFormat                          string
@@ -132,6 +140,7 @@ func (p *program) settings() []setting {
 		{"DEPOT_DOWNLOAD_TOKEN", "generated", "token for downloads; several with commas between them; a bucket needs one given", lines(&p.auth.DownloadToken), true},
 		{"DEPOT_DOWNLOAD_AUTH", "query_param", "query_param, bearer_header, or none to let everyone download; a bearer header works under query_param too", text((*string)(&p.auth.DownloadAuth)), false},
 		{"DEPOT_DOWNLOAD_PARAM", "token", "name of the query parameter under query_param", text(&p.auth.DownloadParam), false},
+		{"DEPOT_ACCESS_FILE", "no file", "TOML file with named tokens and what each may do; with it no tokens are generated", text(&p.auth.AccessFile), false},
 		{"DEPOT_OVERWRITE", "false", "true lets an upload replace a published version by other bytes", parsed(&p.bucket.Overwrite, strconv.ParseBool, yesNo), false},
 		{"DEPOT_MAX_SIZE", "1GiB", "largest archive that is taken; for example 500MiB or 2GiB; at most 5GiB in a bucket", parsed(&p.maxSize, size, "give a size like 500MiB or 2GiB; the units are KiB, MiB, GiB, TiB"), false},
 		{"DEPOT_STAGING_DIR", "the system's temporary directory", "where uploads into a bucket are received first; it needs room for all that are under way", text(&p.bucket.StagingDir), false},
@@ -220,15 +229,22 @@ func level(v string) (l slog.Level, err error) {
 
 // readFlags reads the command line: what each setting's flag says, and what is wrong. It does not repeat an argument it
 // cannot read, since that may be a secret. (Package flag would stop at the first bad one, and print it.)
-func (p *program) readFlags(args []string, table []setting, clientConfig bool) (flags map[string]string, wrong []string) {
+func (p *program) readFlags(args []string, table []setting, own map[string]*string) (flags map[string]string, wrong []string) {
 	flags = map[string]string{}
 	for i := 0; i < len(args); i++ {
 		dashed := strings.HasPrefix(args[i], "-") && !strings.HasPrefix(args[i], "---")
 		name, value, hasValue := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
 		at := slices.IndexFunc(table, func(s setting) bool { return dashed && s.flag() == name })
 		switch {
-		case dashed && clientConfig && name == "toml" && !hasValue:
-			p.toml = true
+		case dashed && own[name] != nil && name == "toml" && !hasValue:
+			*own[name] = "true"
+			continue
+		case dashed && own[name] != nil && name != "toml" && (hasValue || i+1 < len(args)):
+			if !hasValue {
+				i++
+				value = args[i]
+			}
+			*own[name] = value
 			continue
 		case at >= 0 && table[at].secret:
 			wrong = append(wrong, fmt.Sprintf("argument %d: a secret has no flag: set %s or %s_FILE", i+1, table[at].name, table[at].name))
@@ -249,9 +265,9 @@ func (p *program) readFlags(args []string, table []setting, clientConfig bool) (
 }
 
 // load reads flags and environment and reports everything that is wrong with them at once.
-func (p *program) load(args, env []string, clientConfig bool) error {
+func (p *program) load(args, env []string, own map[string]*string) error {
 	table := p.settings()
-	flags, wrong := p.readFlags(args, table, clientConfig)
+	flags, wrong := p.readFlags(args, table, own)
 	environment, known := map[string]string{}, []string{}
 	for _, s := range table {
 		if known = append(known, s.name); s.secret {
@@ -466,14 +482,20 @@ func (p *program) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(p.stderr, options))
 }
 
-// client is what a client has to be told; say chooses how a token is put.
+// client is what a client has to be told; say chooses how a token is put. What the access file grants is not known here.
 func (p *program) client(say func(token string, kept keptToken) string) handlers.Client {
 	c := handlers.Client{UploadURL: p.url(p.uploadURL), DownloadURLBase: p.url(p.downloadURLBase), DownloadAuth: p.auth.DownloadAuth, DownloadParam: p.auth.DownloadParam}
+	token := func(given []string, name string) string {
+		if len(given) == 0 {
+			return "<a token of the access file>"
+		}
+		return say(given[0], p.kept[name])
+	}
 	if p.auth.UploadAuth != auth.None {
-		c.UploadToken = say(p.auth.UploadToken[0], p.kept[auth.UploadName])
+		c.UploadToken = token(p.auth.UploadToken, auth.UploadName)
 	}
 	if p.auth.DownloadAuth != auth.None {
-		c.DownloadToken = say(p.auth.DownloadToken[0], p.kept[auth.DownloadName])
+		c.DownloadToken = token(p.auth.DownloadToken, auth.DownloadName)
 	}
 	return c
 }
@@ -510,10 +532,54 @@ func (p *program) clientConfig(context.Context) error {
 		return fmt.Errorf("the tokens kept in %s: %w", p.bucket.Store, err)
 	}
 	c := p.client(func(token string, _ keptToken) string { return token })
-	if p.toml {
+	if p.toml != "" {
 		return p.print(c.TOML())
 	}
 	return p.print(c.Environment())
+}
+
+// token prints a new token to standard output, where it can go into a file, and its entry for the access file beside it.
+func (p *program) token(args []string) error {
+	if len(args) > 0 && args[0] == "new" {
+		args = args[1:]
+	}
+	name := "NAME"
+	_, wrong := p.readFlags(args, nil, map[string]*string{"name": &name})
+	if len(wrong) > 0 {
+		return usageError(wrong)
+	}
+	token := auth.NewToken()
+	_, _ = fmt.Fprintln(p.stderr, auth.Entry(name, token))
+	return p.print(token)
+}
+
+// access prints who may do what, or whether one token may do one thing.
+func (p *program) access(context.Context) error {
+	_, _ = p.auth.Complete(func(string) (string, error) { return auth.NewToken(), nil })
+	authenticator, err := auth.New(p.auth)
+	if err != nil {
+		return errors.New(p.spoken(err))
+	}
+	if p.tokenFile+p.action+p.key == "" {
+		return p.print(authenticator.Table())
+	}
+	action, err := auth.ParseAction(p.action)
+	if err != nil {
+		return usageError{"--action: " + err.Error()}
+	}
+	key, err := store.ParseKey(p.key)
+	if err != nil {
+		return usageError{"--key: " + err.Error()}
+	}
+	secret, err := os.ReadFile(p.tokenFile)
+	if err != nil {
+		return usageError{"--token-file: name a readable file with the token"}
+	}
+	allowed, why := authenticator.Explain(strings.TrimSpace(string(secret)), action, key.Namespace())
+	if !allowed {
+		return errors.New("no: " + why)
+	}
+	return p.print("yes: " + why)
 }
 
 func (p *program) healthcheck(ctx context.Context) error { return handlers.Ready(ctx, p.url("")) }
@@ -532,7 +598,9 @@ Usage: depot [command] [flags]
 Commands:
   serve           take uploads and answer downloads (what depot does without a command)
   client-config   print AgentVerse's settings for this endpoint, tokens included; --toml for its configuration file
-  token           print a new random token
+  access [FILE]   check the access file and print who may do what; with --token-file F --action A --key K, whether
+                  the token in that file may do that, and why (exit status 1 if not)
+  token [new]     print a new random token, and to standard error its entry for the access file; --name N names it
   healthcheck     ask the endpoint on this machine whether it is ready; exit status 1 if not
   version         print the version
   help            print this

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Action is what someone wants to do with an artifact.
@@ -23,11 +24,35 @@ const (
 	Upload Action = 1 << iota
 	Delete
 	Download
+	List
 )
 
-// String is the action as a verb.
+type namedAction struct {
+	action Action
+	name   string
+}
+
+var actionNames = []namedAction{{Upload, "upload"}, {Delete, "delete"}, {Download, "download"}, {List, "list"}}
+
+// String is the action as a verb, or several with commas between them.
 func (a Action) String() string {
-	return map[Action]string{Upload: "upload", Delete: "delete", Download: "download"}[a]
+	var names []string
+	for _, n := range actionNames {
+		if a&n.action != 0 {
+			names = append(names, n.name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// ParseAction reads one action.
+func ParseAction(name string) (Action, error) {
+	for _, n := range actionNames {
+		if n.name == name {
+			return n.action, nil
+		}
+	}
+	return 0, errors.New("choose one of upload, delete, download, list")
 }
 
 // Mode says how a kind of request is authenticated.
@@ -48,11 +73,15 @@ type Config struct {
 	DownloadAuth  Mode     // QueryParam, BearerHeader or None
 	DownloadParam string   // name of the query parameter under QueryParam
 	DownloadToken []string // any of them grants download everywhere, and nothing else
+	AccessFile    string   // path of a file with more tokens, each with rights of its own; "" for none
 }
 
 // Complete fills in the tokens that are wanted and not there, with what token returns for the name of each, and reports
-// whether there were any.
+// whether there were any. With an access file none is wanted.
 func (cfg *Config) Complete(token func(name string) (string, error)) (missing bool, err error) {
+	if cfg.AccessFile != "" {
+		return false, nil
+	}
 	if cfg.UploadAuth != None && len(cfg.UploadToken) == 0 {
 		upload, uploadErr := token(UploadName)
 		missing, cfg.UploadToken, err = true, []string{upload}, uploadErr
@@ -72,12 +101,9 @@ const (
 
 // Identity is who a request comes from. The zero Identity may do nothing.
 type Identity struct {
-	Name    string // for the log; never secret
-	actions Action
+	Name   string // for the log; never secret
+	grants []grant
 }
-
-// May reports whether the identity may do something in a namespace.
-func (id Identity) May(action Action, _ string) bool { return id.actions&action != 0 }
 
 // Credentials are what a request offered, as it came.
 type Credentials struct {
@@ -106,6 +132,7 @@ type Authenticator struct {
 type token struct {
 	digest   [sha256.Size]byte
 	identity Identity
+	expires  time.Time // zero: never
 }
 
 // New validates a Config; the error names everything that is wrong with it.
@@ -125,16 +152,30 @@ func New(cfg Config) (*Authenticator, error) {
 	}
 	a.add(UploadName, cfg.UploadToken, Upload|Delete)
 	a.add(DownloadName, cfg.DownloadToken, Download)
+	if cfg.AccessFile != "" {
+		named, err := readAccess(cfg.AccessFile, time.Now())
+		if err != nil {
+			return nil, errors.New("Config.AccessFile: " + strings.ReplaceAll(err.Error(), "\n", "\nConfig.AccessFile: "))
+		}
+		for _, n := range named {
+			for _, t := range a.tokens {
+				if t.digest == n.digest {
+					return nil, fmt.Errorf("Config.AccessFile: %s: the token %s is also one of the settings' tokens: use different ones", cfg.AccessFile, n.identity.Name)
+				}
+			}
+		}
+		a.tokens = append(a.tokens, named...)
+	}
 	return a, nil
 }
 
 func (a *Authenticator) add(name string, secrets []string, actions Action) {
 	for i, secret := range secrets {
-		id := Identity{Name: name, actions: actions}
+		id := Identity{Name: name, grants: []grant{{actions, everywhere}}}
 		if len(secrets) > 1 {
 			id.Name = fmt.Sprintf("%s-%d", name, i+1)
 		}
-		a.tokens = append(a.tokens, token{sha256.Sum256([]byte(secret)), id})
+		a.tokens = append(a.tokens, token{digest: digestOf(secret), identity: id})
 	}
 }
 
@@ -150,7 +191,7 @@ func (a *Authenticator) QueryParam() string { return a.param }
 func (a *Authenticator) Authenticate(action Action, c Credentials) (Identity, error) {
 	switch {
 	case a.Open(action):
-		return Identity{Name: "anyone", actions: a.open}, nil
+		return a.anyone(), nil
 	case len(c.Authorization) > 1:
 		return Identity{}, &Error{detail: "the request has more than one Authorization header: send one"}
 	case len(c.Authorization) == 1:
@@ -173,6 +214,11 @@ func (a *Authenticator) Authenticate(action Action, c Credentials) (Identity, er
 	}
 }
 
+// anyone is who comes without credentials, where that is enough.
+func (a *Authenticator) anyone() Identity {
+	return Identity{Name: "anyone", grants: []grant{{a.open, everywhere}}}
+}
+
 // bearer reads the token out of a header value (RFC 6750, section 2.1; the scheme is case-insensitive by RFC 9110).
 func bearer(header string) (string, error) {
 	scheme, secret, _ := strings.Cut(header, " ")
@@ -188,13 +234,16 @@ func bearer(header string) (string, error) {
 
 // lookup compares digests, all of them and each in full, so that the time it takes tells nothing about any token.
 func (a *Authenticator) lookup(secret string) (Identity, error) {
-	digest := sha256.Sum256([]byte(secret))
+	digest := digestOf(secret)
 	found := -1
 	for i := range a.tokens {
 		found = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(digest[:], a.tokens[i].digest[:]), i, found)
 	}
 	if found < 0 {
 		return Identity{}, &Error{detail: "the token is not valid: check that it was copied whole, and that it is still one of the endpoint's tokens"}
+	}
+	if t := a.tokens[found]; !t.expires.IsZero() && !time.Now().Before(t.expires) {
+		return Identity{}, &Error{detail: "the token " + t.identity.Name + " has expired: use a new one"}
 	}
 	return a.tokens[found].identity, nil
 }
@@ -213,7 +262,7 @@ func (cfg Config) validate() error {
 	switch cfg.UploadAuth {
 	case None:
 	case Bearer:
-		if len(cfg.UploadToken) == 0 {
+		if len(cfg.UploadToken) == 0 && cfg.AccessFile == "" {
 			fail("Config.UploadToken: uploads need a token and there is none: set one (depot token makes one), or set Config.UploadAuth to none to let everyone upload")
 		}
 	default:
@@ -222,7 +271,7 @@ func (cfg Config) validate() error {
 	switch cfg.DownloadAuth {
 	case None:
 	case QueryParam, BearerHeader:
-		if len(cfg.DownloadToken) == 0 {
+		if len(cfg.DownloadToken) == 0 && cfg.AccessFile == "" {
 			fail("Config.DownloadToken: downloads need a token and there is none: set one (depot token makes one), or set Config.DownloadAuth to none to let everyone download")
 		}
 	default:

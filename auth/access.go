@@ -1,0 +1,218 @@
+package auth
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// accessFile is the access file as it is written, in TOML:
+//
+//	[[token]]
+//	name = "ci"                     # for the log
+//	sha256 = "…"                    # of the token; or secret_file = "path", relative to the access file
+//	allow = ["upload"]              # upload, delete, download, list
+//	namespaces = ["team-a", "lib*"] # exact names, or the beginning of names and a star, or "*"
+//	expires = 2027-06-01            # from the beginning of this day in UTC on it is not valid; optional; or a time with a zone
+type accessFile struct {
+	Token []tokenEntry `toml:"token"`
+}
+
+type tokenEntry struct {
+	Name       string   `toml:"name"`
+	SHA256     string   `toml:"sha256"`
+	SecretFile string   `toml:"secret_file"`
+	Allow      []string `toml:"allow"`
+	Namespaces []string `toml:"namespaces"`
+	Expires    any      `toml:"expires"`
+}
+
+// readAccess reads an access file. The error names every problem with its line, and never a value that may be a secret.
+func readAccess(path string, now time.Time) ([]token, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: make it readable", err)
+	}
+	var file accessFile
+	decoder := toml.NewDecoder(bytes.NewReader(content)).DisallowUnknownFields()
+	if err := decoder.Decode(&file); err != nil {
+		return nil, tomlError(path, err)
+	}
+	if len(file.Token) == 0 {
+		return nil, fmt.Errorf("%s: it grants nothing: add a [[token]]", path)
+	}
+	r := reader{path: path, now: now, lines: strings.Split(string(content), "\n")}
+	var tokens []token
+	for i, entry := range file.Token {
+		r.enter("token", i)
+		tokens = append(tokens, r.token(entry, tokens))
+	}
+	return tokens, errors.Join(r.errs...)
+}
+
+// tomlError says where a file is no TOML, or has a key that means nothing. It does not show the line: what is written there
+// may be a token in the wrong place.
+func tomlError(path string, err error) error {
+	var unknown *toml.StrictMissingError
+	var wrong *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown):
+		var errs []error
+		for _, e := range unknown.Errors {
+			line, _ := e.Position()
+			errs = append(errs, fmt.Errorf("%s:%d: there is no such key as %q", path, line, strings.Join(e.Key(), ".")))
+		}
+		return errors.Join(errs...)
+	case errors.As(err, &wrong):
+		line, _ := wrong.Position()
+		return fmt.Errorf("%s:%d: this is not the TOML that belongs here (a text in quotes, a list in brackets, a date without)", path, line)
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// reader turns the entries of an access file into what they grant, and collects what is wrong with them.
+type reader struct {
+	path  string
+	now   time.Time
+	lines []string
+	first int // line of the entry under way, counted from 0
+	errs  []error
+}
+
+// enter notes where the n-th entry of a kind begins.
+func (r *reader) enter(kind string, n int) {
+	header := regexp.MustCompile(`^\s*\[\[\s*["']?` + kind + `["']?\s*\]\]`)
+	for i, line := range r.lines {
+		if header.MatchString(line) {
+			if n == 0 {
+				r.first = i
+				return
+			}
+			n--
+		}
+	}
+}
+
+// fail adds a problem with a key of the entry, at its line, or at the entry's when the key is missing.
+func (r *reader) fail(key, format string, args ...any) {
+	line := r.first
+	assignment := regexp.MustCompile(`^\s*["']?` + key + `["']?\s*=`)
+	for i := r.first + 1; i < len(r.lines) && !strings.HasPrefix(strings.TrimSpace(r.lines[i]), "["); i++ {
+		if assignment.MatchString(r.lines[i]) {
+			line = i
+		}
+	}
+	r.errs = append(r.errs, fmt.Errorf("%s:%d: %s", r.path, line+1, fmt.Sprintf(format, args...)))
+}
+
+func (r *reader) token(entry tokenEntry, before []token) token {
+	t := token{identity: Identity{Name: entry.Name}}
+	switch {
+	case entry.Name == "" || strings.ContainsFunc(entry.Name, func(c rune) bool { return c <= ' ' || c > '~' }):
+		r.fail("name", "a token needs a name, of printable ASCII without spaces: the log knows it by that")
+	case entry.Name == UploadName || entry.Name == DownloadName:
+		r.fail("name", "the name %s is taken by a token from the settings", entry.Name)
+	case slices.ContainsFunc(before, func(b token) bool { return b.identity.Name == entry.Name }):
+		r.fail("name", "another token has the name %s", entry.Name)
+	}
+	t.digest = r.digest(entry)
+	for _, b := range before {
+		if t.digest != ([32]byte{}) && b.digest == t.digest {
+			r.fail("sha256", "it is the same token as %s", b.identity.Name)
+		}
+	}
+	t.identity.grants = []grant{{r.actions(entry.Allow), r.patterns(entry.Namespaces)}}
+	t.expires = r.expiry(entry.Expires)
+	return t
+}
+
+func (r *reader) digest(entry tokenEntry) (digest [32]byte) {
+	switch {
+	case (entry.SHA256 == "") == (entry.SecretFile == ""):
+		r.fail("sha256", "give one of sha256 and secret_file, and not empty (depot token prints a token and its entry)")
+	case entry.SHA256 != "":
+		sum, err := hex.DecodeString(entry.SHA256)
+		if err != nil || len(sum) != len(digest) {
+			r.fail("sha256", "it must be 64 hexadecimal digits: the SHA-256 of the token, not the token (depot token prints both)")
+			return digest
+		}
+		copy(digest[:], sum)
+		if digest == digestOf("") {
+			r.fail("sha256", "it is the SHA-256 of nothing: an empty token would be valid")
+		}
+	default:
+		path := entry.SecretFile
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(filepath.Dir(r.path), path)
+		}
+		content, err := os.ReadFile(path)
+		secret := strings.TrimSpace(string(content))
+		switch {
+		case err != nil:
+			r.fail("secret_file", "it cannot be read: %v", errors.Unwrap(err))
+		case secret == "":
+			r.fail("secret_file", "the file is empty: put a token into it (depot token makes one)")
+		case strings.ContainsFunc(secret, func(c rune) bool { return c <= ' ' || c > '~' }):
+			r.fail("secret_file", "the token has a character that does not fit into a header: use printable ASCII without spaces, one token a file")
+		default:
+			digest = digestOf(secret)
+		}
+	}
+	return digest
+}
+
+func (r *reader) actions(names []string) (actions Action) {
+	for _, name := range names {
+		at := slices.IndexFunc(actionNames, func(n namedAction) bool { return n.name == name })
+		if at < 0 {
+			r.fail("allow", "there is no action %q: choose of upload, delete, download, list", name)
+			continue
+		}
+		actions |= actionNames[at].action
+	}
+	if len(names) == 0 {
+		r.fail("allow", "it allows nothing: name one or more of upload, delete, download, list")
+	}
+	return actions
+}
+
+func (r *reader) patterns(texts []string) (patterns []pattern) {
+	for _, text := range texts {
+		p, err := parsePattern(text)
+		if err != nil {
+			r.fail("namespaces", "%v", err)
+		}
+		patterns = append(patterns, p)
+	}
+	if len(texts) == 0 {
+		r.fail("namespaces", `it is for no namespace: name some, or "*" for all`)
+	}
+	return patterns
+}
+
+func (r *reader) expiry(value any) (expires time.Time) {
+	switch v := value.(type) {
+	case nil:
+		return time.Time{}
+	case toml.LocalDate:
+		expires = v.AsTime(time.UTC)
+	case time.Time:
+		expires = v
+	default:
+		r.fail("expires", "give a day like 2027-06-01, or a time with its zone like 2027-06-01T12:00:00Z, without quotes")
+		return time.Time{}
+	}
+	if !expires.After(r.now) {
+		r.fail("expires", "it has expired: remove the entry, or give a later day")
+	}
+	return expires
+}
