@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -25,6 +24,7 @@ import (
 	"time"
 
 	"depot/auth"
+	"depot/deploy/settings"
 	"depot/handlers"
 	"depot/store"
 )
@@ -78,7 +78,7 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) erro
 	action, known := commands[command]
 	if !known {
 		known := []string{"serve", "client-config", "access", "token", "healthcheck", "version", "help"}
-		return usageError{"this is not one of the commands " + strings.Join(known, ", ") + ", or takes no arguments" + didYouMean(command, known)}
+		return usageError{"this is not one of the commands " + strings.Join(known, ", ") + ", or takes no arguments" + settings.DidYouMean(command, known)}
 	}
 	p.flags = args
 	own := map[string]map[string]*string{ // flags that are no settings
@@ -116,103 +116,50 @@ type keptToken struct {
 	made bool // in this run
 }
 
-// setting is one row of the table that is --help, and README's. A flag wins over the environment, that over the default. A
-// secret has no flag, but can come from the file that NAME_FILE names.
-type setting struct {
-	name, fallback, meaning string
-	set                     func(string) error
-	secret                  bool
-}
-
-func (s setting) flag() string {
-	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(s.name, "DEPOT_"), "_", "-"))
-}
-
-func (p *program) settings() []setting {
+func (p *program) settings() settings.Table {
 	const yesNo = "give true or false"
-	return []setting{
-		{"DEPOT_LISTEN", "127.0.0.1:8080", "host:port to listen on; :8080 for every address of the machine", parsed(&p.listen, address, "give host:port, for example 127.0.0.1:8080"), false},
-		{"DEPOT_STORE", "./depot-data", "where the artifacts are kept: a directory, or a bucket as s3://bucket/prefix", text(&p.bucket.Store), false},
-		{"DEPOT_UPLOAD_URL", "http://<listen>", "upload_url as AgentVerse is given it; uploads and deletes are served below its path", text(&p.uploadURL), false},
-		{"DEPOT_DOWNLOAD_URL_BASE", "http://<listen>", "download_url_base as AgentVerse is given it; downloads are served below its path", text(&p.downloadURLBase), false},
-		{"DEPOT_UPLOAD_TOKEN", "generated", "token for uploads and deletes; several with commas between them; a bucket needs one given", lines(&p.auth.UploadToken), true},
-		{"DEPOT_UPLOAD_AUTH", "bearer", "bearer, or none to let everyone upload and delete", text((*string)(&p.auth.UploadAuth)), false},
-		{"DEPOT_DOWNLOAD_TOKEN", "generated", "token for downloads; several with commas between them; a bucket needs one given", lines(&p.auth.DownloadToken), true},
-		{"DEPOT_DOWNLOAD_AUTH", "query_param", "query_param, bearer_header, or none to let everyone download; a bearer header works under query_param too", text((*string)(&p.auth.DownloadAuth)), false},
-		{"DEPOT_DOWNLOAD_PARAM", "token", "name of the query parameter under query_param", text(&p.auth.DownloadParam), false},
-		{"DEPOT_ACCESS_FILE", "no file", "TOML file with named tokens and what each may do; with it no tokens are generated", text(&p.auth.AccessFile), false},
-		{"DEPOT_OVERWRITE", "false", "true lets an upload replace a published version by other bytes", parsed(&p.bucket.Overwrite, strconv.ParseBool, yesNo), false},
-		{"DEPOT_MAX_SIZE", "1GiB", "largest archive that is taken; for example 500MiB or 2GiB; at most 5GiB in a bucket", parsed(&p.maxSize, size, "give a size like 500MiB or 2GiB; the units are KiB, MiB, GiB, TiB"), false},
-		{"DEPOT_STAGING_DIR", "the system's temporary directory", "where uploads into a bucket are received first; it needs room for all that are under way", text(&p.bucket.StagingDir), false},
-		{"DEPOT_S3_ENDPOINT", "https://s3.amazonaws.com", "URL of the S3 service that has the bucket", text(&p.bucket.S3Endpoint), false},
-		{"DEPOT_S3_REGION", "us-east-1", "region of the bucket", text(&p.bucket.S3Region), false},
-		{"DEPOT_S3_PATH_STYLE", "auto", "true for https://endpoint/bucket/, false for https://bucket.endpoint/; auto is false for AWS, Google and Aliyun", text(&p.bucket.S3PathStyle), false},
-		{"DEPOT_S3_CREATE_BUCKET", "false", "true makes the bucket if there is none", parsed(&p.bucket.S3CreateBucket, strconv.ParseBool, yesNo), false},
-		{"DEPOT_S3_REDIRECT", "false", "true answers downloads with a redirect to a presigned URL in the bucket", parsed(&p.redirect, strconv.ParseBool, yesNo), false},
-		{"DEPOT_S3_REDIRECT_ENDPOINT", "as DEPOT_S3_ENDPOINT", "URL of the S3 service as those who download reach it", text(&p.bucket.S3RedirectEndpoint), false},
-		{"DEPOT_S3_REDIRECT_TTL", "5m", "how long a presigned URL is good for, 1s to 168h", parsed(&p.bucket.S3RedirectTTL, lifetime, "give a duration like 5m"), false},
-		{"DEPOT_DRAIN_TIMEOUT", "25s", "how long requests in flight may take after SIGTERM", parsed(&p.drain, timeout, "give a duration like 25s or 2m"), false},
-		{"DEPOT_LOG_FORMAT", "text on a terminal, else json", "text or json", parsed(&p.logFormat, format, "give text or json"), false},
-		{"DEPOT_LOG_LEVEL", "info", "debug, info, warn or error", parsed(&p.logLevel, level, "give debug, info, warn or error"), false},
+	return settings.Table{
+		settings.Plain("DEPOT_LISTEN", "127.0.0.1:8080", "host:port to listen on; :8080 for every address of the machine", settings.Parsed(&p.listen, settings.Address, "give host:port, for example 127.0.0.1:8080")),
+		settings.Plain("DEPOT_STORE", "./depot-data", "where the artifacts are kept: a directory, or a bucket as s3://bucket/prefix (its credentials: AWS_ACCESS_KEY_ID and so on)", settings.Text(&p.bucket.Store)),
+		settings.Plain("DEPOT_UPLOAD_URL", "http://<listen>", "upload_url as AgentVerse is given it; uploads and deletes are served below its path", settings.Text(&p.uploadURL)),
+		settings.Plain("DEPOT_DOWNLOAD_URL_BASE", "http://<listen>", "download_url_base as AgentVerse is given it; downloads are served below its path", settings.Text(&p.downloadURLBase)),
+		settings.Secret("DEPOT_UPLOAD_TOKEN", "generated in a directory", "token for uploads and deletes; several with commas between them", settings.Lines(&p.auth.UploadToken)),
+		settings.Plain("DEPOT_UPLOAD_AUTH", "bearer", "bearer, or none to let everyone upload and delete", settings.Text((*string)(&p.auth.UploadAuth))),
+		settings.Secret("DEPOT_DOWNLOAD_TOKEN", "generated in a directory", "token for downloads; several with commas between them", settings.Lines(&p.auth.DownloadToken)),
+		settings.Plain("DEPOT_DOWNLOAD_AUTH", "query_param", "query_param, bearer_header, or none to let everyone download; a bearer header works under query_param too", settings.Text((*string)(&p.auth.DownloadAuth))),
+		settings.Plain("DEPOT_DOWNLOAD_PARAM", "token", "name of the query parameter under query_param", settings.Text(&p.auth.DownloadParam)),
+		settings.Plain("DEPOT_ACCESS_FILE", "no file", "TOML file with named tokens and what each may do; with it no tokens are generated", settings.Text(&p.auth.AccessFile)),
+		settings.Plain("DEPOT_OVERWRITE", "false", "true lets an upload replace a published version by other bytes", settings.Parsed(&p.bucket.Overwrite, strconv.ParseBool, yesNo)),
+		settings.Plain("DEPOT_MAX_SIZE", "1GiB", "largest archive that is taken; for example 500MiB or 2GiB; at most 5GiB in a bucket", settings.Parsed(&p.maxSize, settings.Size, "give a size like 500MiB or 2GiB; the units are KiB, MiB, GiB, TiB")),
+		settings.Plain("DEPOT_STAGING_DIR", "the system's temporary directory", "where uploads into a bucket are received first; it needs room for all that are under way", settings.Text(&p.bucket.StagingDir)),
+		settings.Plain("DEPOT_S3_ENDPOINT", "https://s3.amazonaws.com", "URL of the S3 service that has the bucket", settings.Text(&p.bucket.S3Endpoint)),
+		settings.Plain("DEPOT_S3_REGION", "us-east-1", "region of the bucket", settings.Text(&p.bucket.S3Region)),
+		settings.Plain("DEPOT_S3_PATH_STYLE", "auto", "true for https://endpoint/bucket/, false for https://bucket.endpoint/; auto is false for AWS, Google and Aliyun", settings.Text(&p.bucket.S3PathStyle)),
+		settings.Plain("DEPOT_S3_CREATE_BUCKET", "false", "true makes the bucket if there is none", settings.Parsed(&p.bucket.S3CreateBucket, strconv.ParseBool, yesNo)),
+		settings.Plain("DEPOT_S3_REDIRECT", "false", "true answers downloads with a redirect to a presigned URL in the bucket", settings.Parsed(&p.redirect, strconv.ParseBool, yesNo)),
+		settings.Plain("DEPOT_S3_REDIRECT_ENDPOINT", "as DEPOT_S3_ENDPOINT", "URL of the S3 service as those who download reach it", settings.Text(&p.bucket.S3RedirectEndpoint)),
+		settings.Plain("DEPOT_S3_REDIRECT_TTL", "5m", "how long a presigned URL is good for, 1s to 168h", settings.Parsed(&p.bucket.S3RedirectTTL, settings.Lifetime, "give a duration like 5m")),
+		settings.Plain("DEPOT_DRAIN_TIMEOUT", "25s", "how long requests in flight may take after SIGTERM", settings.Parsed(&p.drain, settings.Timeout, "give a duration like 25s or 2m")),
+		settings.Plain("DEPOT_LOG_FORMAT", "text on a terminal, else json", "text or json", settings.Parsed(&p.logFormat, format, "give text or json")),
+		settings.Plain("DEPOT_LOG_LEVEL", "info", "debug, info, warn or error", settings.Parsed(&p.logLevel, level, "give debug, info, warn or error")),
 	}
 }
 
-func text(target *string) func(string) error {
-	return func(v string) error { *target = v; return nil }
-}
-
-func lines(target *[]string) func(string) error {
-	return func(v string) error {
-		*target = nil
-		for line := range strings.SplitSeq(v, "\n") {
-			*target = append(*target, strings.TrimSpace(line))
+// load reads flags and environment and reports everything that is wrong with them at once.
+func (p *program) load(args, env []string, own map[string]*string) error {
+	table := p.settings()
+	wrong := table.Read(args, env, own)
+	unread := len(wrong) // what could not be read need not be checked
+	for problem := range strings.SplitSeq(table.Spoken(p.check()), "\n") {
+		name, _, _ := strings.Cut(problem, ":")
+		if problem != "" && !slices.ContainsFunc(wrong[:unread], func(w string) bool { return strings.HasPrefix(w, name+":") }) {
+			wrong = append(wrong, problem)
 		}
-		return nil
 	}
-}
-
-// parsed reports a bad value without repeating it: it may be a secret that was meant for another setting.
-func parsed[T any](target *T, parse func(string) (T, error), advice string) func(string) error {
-	return func(v string) (err error) {
-		if *target, err = parse(v); err != nil {
-			return errors.New(advice)
-		}
-		return nil
+	if len(wrong) > 0 {
+		return usageError(wrong)
 	}
-}
-
-func address(v string) (string, error) {
-	_, port, err := net.SplitHostPort(v)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	return v, err
-}
-
-func size(v string) (int64, error) {
-	digits := strings.TrimRight(v, "BKMGTi")
-	shift, known := map[string]int{"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}[v[len(digits):]]
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || !known || n < 1 || n > (1<<62)>>shift {
-		return 0, errors.New("not a size")
-	}
-	return n << shift, nil
-}
-
-func timeout(v string) (time.Duration, error) {
-	d, err := time.ParseDuration(v)
-	if d < 0 {
-		err = errors.New("negative")
-	}
-	return d, err
-}
-
-func lifetime(v string) (time.Duration, error) {
-	d, err := timeout(v)
-	if d == 0 {
-		err = errors.New("nothing")
-	}
-	return d, err
+	return nil
 }
 
 func format(v string) (string, error) {
@@ -225,104 +172,6 @@ func format(v string) (string, error) {
 func level(v string) (l slog.Level, err error) {
 	err = l.UnmarshalText([]byte(v))
 	return l, err
-}
-
-// readFlags reads the command line: what each setting's flag says, and what is wrong. It does not repeat an argument it
-// cannot read, since that may be a secret. (Package flag would stop at the first bad one, and print it.)
-func (p *program) readFlags(args []string, table []setting, own map[string]*string) (flags map[string]string, wrong []string) {
-	flags = map[string]string{}
-	for i := 0; i < len(args); i++ {
-		dashed := strings.HasPrefix(args[i], "-") && !strings.HasPrefix(args[i], "---")
-		name, value, hasValue := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
-		at := slices.IndexFunc(table, func(s setting) bool { return dashed && s.flag() == name })
-		switch {
-		case dashed && own[name] != nil && name == "toml" && !hasValue:
-			*own[name] = "true"
-			continue
-		case dashed && own[name] != nil && name != "toml" && (hasValue || i+1 < len(args)):
-			if !hasValue {
-				i++
-				value = args[i]
-			}
-			*own[name] = value
-			continue
-		case at >= 0 && table[at].secret:
-			wrong = append(wrong, fmt.Sprintf("argument %d: a secret has no flag: set %s or %s_FILE", i+1, table[at].name, table[at].name))
-			continue
-		case at >= 0 && !hasValue && table[at].fallback == "false":
-			value, hasValue = "true", true
-		case at >= 0 && !hasValue && i+1 < len(args):
-			i++
-			value, hasValue = args[i], true
-		}
-		if at < 0 || !hasValue {
-			wrong = append(wrong, fmt.Sprintf("argument %d is no flag of this command, or lacks its value: write --flag=value", i+1))
-			continue
-		}
-		flags[table[at].name] = value
-	}
-	return flags, wrong
-}
-
-// load reads flags and environment and reports everything that is wrong with them at once.
-func (p *program) load(args, env []string, own map[string]*string) error {
-	table := p.settings()
-	flags, wrong := p.readFlags(args, table, own)
-	environment, known := map[string]string{}, []string{}
-	for _, s := range table {
-		if known = append(known, s.name); s.secret {
-			known = append(known, s.name+"_FILE")
-		}
-	}
-	for _, e := range env {
-		name, value, _ := strings.Cut(e, "=")
-		environment[name] = value
-		if strings.HasPrefix(name, "DEPOT_") && !slices.Contains(known, name) && !fromKubernetes(name) {
-			wrong = append(wrong, name+": there is no such setting: unset it"+didYouMean(name, known))
-		}
-	}
-	for _, s := range table {
-		if err := s.apply(flags, environment); err != nil {
-			wrong = append(wrong, fmt.Sprintf("%s: %v", s.name, err))
-		}
-	}
-	// The packages know what makes their part valid.
-	unread := len(wrong)
-	for problem := range strings.SplitSeq(p.spoken(p.check()), "\n") {
-		name, _, _ := strings.Cut(problem, ":")
-		if problem != "" && !slices.ContainsFunc(wrong[:unread], func(w string) bool { return strings.HasPrefix(w, name+":") }) {
-			wrong = append(wrong, problem)
-		}
-	}
-	if len(wrong) > 0 {
-		return usageError(wrong)
-	}
-	return nil
-}
-
-func (s setting) apply(flags, environment map[string]string) error {
-	value, present := flags[s.name]
-	if !present {
-		value, present = environment[s.name]
-	}
-	if path, inFile := environment[s.name+"_FILE"]; s.secret && inFile && !present {
-		content, err := os.ReadFile(path)
-		if err != nil { // without the path: it may be the secret itself, put into the wrong variable
-			return fmt.Errorf("the file that %s_FILE names: %w: make it readable, or unset the variable", s.name, errors.Unwrap(err))
-		}
-		return s.set(strings.TrimSpace(string(content)))
-	}
-	switch {
-	case s.secret && present:
-		return s.set(strings.ReplaceAll(value, ",", "\n"))
-	case present && strings.TrimSpace(value) == "":
-		return errors.New("it is set but empty: give it a value or unset it")
-	case present:
-		return s.set(value)
-	case s.secret, strings.ContainsAny(s.fallback, "< "): // described, not given: depends on what is not known yet
-		return nil
-	}
-	return s.set(s.fallback)
 }
 
 // check has the packages validate their settings, before anything is made or opened.
@@ -348,27 +197,6 @@ func (p *program) check() error {
 // inBucket reports whether the store is a bucket, or meant to be something else that is no directory.
 func (p *program) inBucket() bool {
 	return strings.Contains(p.bucket.Store, "://") || strings.HasPrefix(p.bucket.Store, "s3:")
-}
-
-// spoken is an error's text in the words of those who set variables: the packages speak of the fields of their Configs.
-func (p *program) spoken(err error) string {
-	if err == nil {
-		return ""
-	}
-	table := p.settings()
-	return regexp.MustCompile(`Config\.\w+`).ReplaceAllStringFunc(err.Error(), func(field string) string {
-		name := "DEPOT" + strings.ToUpper(strings.TrimPrefix(field, "Config."))
-		at := slices.IndexFunc(table, func(s setting) bool { return strings.ReplaceAll(s.name, "_", "") == name })
-		if at < 0 {
-			return field // part of a path, say
-		}
-		return table[at].name
-	})
-}
-
-// fromKubernetes reports whether Kubernetes sets this for a Service called depot.
-func fromKubernetes(name string) bool {
-	return name == "DEPOT_PORT" || strings.HasPrefix(name, "DEPOT_PORT_") || strings.HasPrefix(name, "DEPOT_SERVICE_")
 }
 
 func (p *program) handlers(s store.Store, a *auth.Authenticator, log *slog.Logger) handlers.Config {
@@ -449,11 +277,11 @@ func (p *program) serve(ctx context.Context) error {
 	p.listen = net.JoinHostPort(host, port) // the port is the system's choice where 0 was given
 	cfg, closer, err := p.open(ctx, log)
 	if err != nil {
-		return errors.New(p.spoken(err))
+		return errors.New(p.settings().Spoken(err))
 	}
 	server, err := handlers.New(cfg)
 	if err != nil {
-		return errors.New(p.spoken(err))
+		return errors.New(p.settings().Spoken(err))
 	}
 	if p.auth.UploadAuth == auth.None {
 		log.Warn("everyone who reaches this address may upload and delete: DEPOT_UPLOAD_AUTH is none")
@@ -544,8 +372,7 @@ func (p *program) token(args []string) error {
 		args = args[1:]
 	}
 	name := "NAME"
-	_, wrong := p.readFlags(args, nil, map[string]*string{"name": &name})
-	if len(wrong) > 0 {
+	if wrong := settings.Table(nil).Read(args, nil, map[string]*string{"name": &name}); len(wrong) > 0 {
 		return usageError(wrong)
 	}
 	token := auth.NewToken()
@@ -558,7 +385,7 @@ func (p *program) access(context.Context) error {
 	_, _ = p.auth.Complete(func(string) (string, error) { return auth.NewToken(), nil })
 	authenticator, err := auth.New(p.auth)
 	if err != nil {
-		return errors.New(p.spoken(err))
+		return errors.New(p.settings().Spoken(err))
 	}
 	if p.tokenFile+p.action+p.key == "" {
 		return p.print(authenticator.Table())
@@ -609,13 +436,7 @@ Settings, as flag or environment variable. A flag wins over the variable. A secr
 the same name with _FILE can name a file that holds it, several one a line.
 
 `)
-	for _, s := range p.settings() {
-		names := "--" + s.flag() + ", " + s.name
-		if s.secret {
-			names = s.name + ", " + s.name + "_FILE"
-		}
-		fmt.Fprintf(&b, "  %s (default: %s)\n        %s\n", names, s.fallback, s.meaning)
-	}
+	b.WriteString(p.settings().Help())
 	b.WriteString("\nExit status: 0 done, 1 failed, 2 wrong command line or settings; 130 or 143 when a second signal cut the end short.")
 	return p.print(b.String())
 }
@@ -627,25 +448,4 @@ func version() string {
 		v = info.Main.Version
 	}
 	return fmt.Sprintf("depot %s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-}
-
-// didYouMean names the known word that shares most of its beginning and end with the given one, if that is most of it.
-func didYouMean(word string, known []string) string {
-	best, most := "", len(word)*2/3
-	for _, k := range known {
-		begin, end := 0, 0
-		for begin < min(len(word), len(k)) && word[begin] == k[begin] {
-			begin++
-		}
-		for end < min(len(word), len(k))-begin && word[len(word)-1-end] == k[len(k)-1-end] {
-			end++
-		}
-		if begin+end > most {
-			best, most = k, begin+end
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return " (did you mean " + best + "?)"
 }

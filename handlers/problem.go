@@ -69,7 +69,7 @@ func problemFor(err error) problem {
 	case errors.Is(err, store.ErrFull):
 		return problem{Status: http.StatusInsufficientStorage, Detail: "the endpoint has no space left: have room made on its storage, then send it again"}
 	case errors.Is(err, store.ErrUnavailable):
-		return problem{Status: http.StatusServiceUnavailable, Detail: "the endpoint cannot use its storage: try again, and if that does not help have its log looked at"}
+		return problem{Status: http.StatusServiceUnavailable, Detail: "the endpoint cannot use its storage: try again (an upload that was stored after all is answered 200), and if that does not help have its log looked at for this request_id"}
 	case errors.Is(err, store.ErrTimeout):
 		return problem{Status: http.StatusGatewayTimeout, Detail: "the endpoint's storage did not answer in time, an upload may or may not be stored: send it again, the same bytes are never stored twice"}
 	case errors.Is(err, store.ErrUntrusted):

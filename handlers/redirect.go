@@ -66,7 +66,7 @@ func (s *Server) checkRedirect() error {
 		return errors.New("Config.S3RedirectEndpoint: the redirects would lead to the host and port of Config.DownloadURLBase itself, where clients send their Authorization header again and the bucket refuses it: give the address under which clients reach the bucket, on a host of its own, or turn Config.S3Redirect off")
 	}
 	if there == here || strings.HasSuffix(there, "."+here) {
-		s.cfg.Log.Warn("redirects lead to the host of the downloads or one below it: some clients (Go's) send their Authorization header there too", "bucket", there)
+		s.cfg.Log.Warn("redirects lead to the host of the downloads or one below it: some clients (Go's) send their Authorization header there too; give the bucket a host of its own as the redirect endpoint", "bucket", there)
 	}
 	if s.cfg.Auth.QueryParam() != "" {
 		s.cfg.Log.Warn("redirects after a query token: some clients (Go's) tell the bucket in a Referer header where they come from, token included; keep its access log closed")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
 )
 
 // digestMetadata is the name of the user metadata that holds an artifact's SHA-256 in hexadecimal. S3 calls it
@@ -21,16 +22,18 @@ const digestMetadata = "Depot-Sha256"
 //	<prefix>/<namespace>/<name>/<version>.zip   the artifacts, with their digest as metadata
 //	<prefix>/.depot/                            for a moment at the start, an object to try conditional writes with
 //
-// It keeps no state of its own: any number of processes may share one bucket, and the bucket decides their races. Every
-// request to it is bounded: tried [attempts] times at most, and given up when nothing moves for [S3Config.Patience].
+// It keeps no state of its own: any number of processes may share one bucket, and the bucket decides their races. What is
+// asked of it is bounded: each question is tried four times at most, within [S3Config.Patience]; a transfer is given up when
+// fewer than 64 KiB move in that time. After the last byte of an upload it may take a second more for each 100 MB.
 type S3 struct {
-	cfg     S3Config
-	bucket  string
-	prefix  string // "" or with a slash at its end
-	api     *minio.Core
-	once    *minio.Client // the same without second attempts
-	signer  *minio.Client // for URLs that others will use
-	staging *staging
+	cfg         S3Config
+	bucket      string
+	prefix      string // "" or with a slash at its end
+	credentials *credentials.Credentials
+	api         *minio.Core
+	once        *minio.Client // the same without second attempts
+	signer      *minio.Client // for URLs that others will use
+	staging     *staging
 }
 
 var _ Store = (*S3)(nil)
@@ -66,7 +69,7 @@ func (s *S3) Open(ctx context.Context, key Key) (Object, error) {
 		}
 		return err
 	})
-	if isNoSuchKey(err) && !isNoSuchKeyFromS3(err) {
+	if errors.Is(err, ErrNotFound) && !isNoSuchKeyFromS3(err) {
 		err = s.missing(ctx)
 	}
 	if err != nil {
@@ -166,7 +169,7 @@ func (s *S3) Delete(ctx context.Context, key Key) error {
 		if err == nil {
 			return nil
 		}
-		now, look := s.stat(ctx, key)
+		now, look := s.Stat(ctx, key)
 		if errors.Is(look, ErrNotFound) || look == nil && (now.Tag != before.Tag || !now.ModTime.Equal(before.ModTime)) {
 			return nil // it was deleted, and only the answer was lost
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,6 +60,9 @@ func (w *watch) pause(moved int) {
 
 func (w *watch) end() { w.timer.Stop(); w.cancel(nil) }
 
+// patient lets the service take longer for what it got: it may have to go through all of it once more.
+func (w *watch) patient(size int64) { w.left += time.Duration(size/100_000_000) * time.Second }
+
 // classify adds the sentinel that says what a failed request means for the one who asked; nil stays nil. It goes by the
 // status first: the code and message are in a body that may be missing or come from something in between.
 func (w *watch) classify(err error) error {
@@ -83,18 +87,14 @@ func (w *watch) classify(err error) error {
 }
 
 func sentinel(answer minio.ErrorResponse) error {
-	switch answer.Code { // where the status alone is ambiguous
-	case minio.NoSuchKey: // also what minio-go makes of a 404 without a body
+	switch status, code := answer.StatusCode, answer.Code; {
+	case status == http.StatusNotFound && code == minio.NoSuchKey: // also what minio-go makes of a 404 without a body
 		return ErrNotFound
-	case "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientCapacity":
-		return ErrFull
-	case "XAmzContentSHA256Mismatch", "BadDigest", "IncompleteBody":
-		return fmt.Errorf("%w (the bytes changed on their way)", ErrUntrusted)
-	}
-	switch status := answer.StatusCode; {
-	case status == http.StatusPreconditionFailed, status == http.StatusConflict:
+	case status == http.StatusPreconditionFailed, status == http.StatusConflict && slices.Contains(races, code):
 		return errLost
-	case status == http.StatusInsufficientStorage:
+	case status == http.StatusBadRequest && slices.Contains([]string{"XAmzContentSHA256Mismatch", "BadDigest", "IncompleteBody"}, code):
+		return fmt.Errorf("%w (the bytes changed on their way)", ErrUntrusted)
+	case status == http.StatusInsufficientStorage, status >= 400 && slices.Contains([]string{"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientCapacity"}, code):
 		return ErrFull
 	case status == http.StatusGatewayTimeout, status == http.StatusRequestTimeout:
 		return ErrTimeout
@@ -104,8 +104,12 @@ func sentinel(answer minio.ErrorResponse) error {
 	return ErrUnavailable
 }
 
-// errLost means that a conditional request met an object other than it expected. It never leaves this package.
-var errLost = errors.New("the object is not as expected")
+// races are the codes of a 409 that means two writes at once. Others mean what will not go away, as a name that another one
+// stands in the way of.
+var races = []string{"ConditionalRequestConflict", "OperationAborted"}
+
+// errLost means that a conditional request met an object other than it expected.
+var errLost = fmt.Errorf("%w: the object is not as expected", ErrUnavailable)
 
 // short keeps what the service says to what a log line can bear.
 func short(text string) string {
@@ -125,13 +129,14 @@ func describe(answer minio.ErrorResponse) string {
 // isTransient reports whether the same request may succeed a moment later.
 func isTransient(err error) bool {
 	var answer minio.ErrorResponse
+	if errors.Is(err, ErrFull) {
+		return false
+	}
 	if !errors.As(err, &answer) {
 		return errors.Is(err, ErrUnavailable)
 	}
 	return answer.StatusCode >= 500 && answer.StatusCode != http.StatusNotImplemented || answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusRequestTimeout
 }
-
-func isNoSuchKey(err error) bool { return errors.Is(err, ErrNotFound) }
 
 // isNoSuchKeyFromS3 reports that the service itself said there is no such object. minio-go makes the same error out of
 // any 404, also one without a body or with a web page.

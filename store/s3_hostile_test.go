@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -30,11 +31,17 @@ func hostile(t *testing.T, patience time.Duration, answer func(w http.ResponseWr
 	proxy := s3test.NewProxy(t, server.Endpoint)
 	bucket := server.Bucket()
 	straight = openS3(t, server.Endpoint, "s3://"+bucket, nil)
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.Contains(r.URL.Path, "ns/name") || !answer(w, r) {
 			proxy.ServeHTTP(w, r)
 		}
 	}))
+	front.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			_ = c.(*net.TCPConn).SetReadBuffer(64 << 10) // so that taking a body slowly is felt on the other side
+		}
+	}
+	front.Start()
 	t.Cleanup(func() { front.CloseClientConnections(); front.Close() })
 	return openS3(t, front.URL, "s3://"+bucket, func(c *store.S3Config) { c.Patience = patience }), straight
 }
@@ -183,6 +190,85 @@ func TestS3LyingService(t *testing.T) {
 	}
 }
 
+// A transfer may take many times the patience as long as it moves, in either direction; and the time in which nobody wants
+// more does not count.
+func TestS3SlowTransfers(t *testing.T) {
+	const patience, pieces, size = time.Second, 12, 1_000_000
+	body := storetest.Bytes(1, pieces*size)
+	s, straight := hostile(t, patience, func(w http.ResponseWriter, r *http.Request) bool {
+		switch r.Method {
+		case http.MethodPut: // takes the body slowly, and passes it on
+			var got bytes.Buffer
+			for range pieces {
+				time.Sleep(patience / 4)
+				_, _ = io.CopyN(&got, r.Body, size)
+			}
+			r.Body = io.NopCloser(&got)
+		case http.MethodGet:
+			w.Header().Set("ETag", `"tag"`)
+			w.Header().Set("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
+			w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+			for i := range pieces {
+				time.Sleep(patience / 4)
+				_, _ = w.Write(body[i*size : (i+1)*size])
+				w.(http.Flusher).Flush()
+			}
+			return true
+		}
+		return false
+	})
+	key := storetest.Key(t, "ns/name/1.zip")
+	if _, _, err := s.Put(t.Context(), key, bytes.NewReader(body), store.PutOptions{Size: int64(len(body))}); err != nil {
+		t.Errorf("a slow upload: %v", err)
+	}
+	if _, err := straight.Stat(t.Context(), key); err != nil {
+		t.Error(err)
+	}
+	object, err := s.Open(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer object.Close()
+	half := make([]byte, len(body)/2)
+	if _, err := io.ReadFull(object, half); err != nil || !bytes.Equal(half, body[:len(half)]) {
+		t.Errorf("the first half of a slow download: %v", err)
+	}
+	time.Sleep(2 * patience) // the one who downloads takes a rest
+	if rest, err := io.ReadAll(object); err != nil || !bytes.Equal(rest, body[len(half):]) {
+		t.Errorf("the second half: %d bytes, %v", len(rest), err)
+	}
+}
+
+// The status comes first: a failure is none of "not found", whatever it says; and a conflict that will not go away is not
+// tried again.
+func TestS3StatusBeforeCode(t *testing.T) {
+	for _, test := range []struct {
+		status int
+		code   string
+		want   error
+	}{{500, "NoSuchKey", store.ErrUnavailable}, {403, "NoSuchKey", store.ErrUnavailable}, {409, "ObjectParentIsFile", store.ErrUnavailable}, {507, "XMinioStorageFull", store.ErrFull}, {403, "QuotaExceeded", store.ErrFull}} {
+		puts := atomic.Int64{}
+		s, _ := hostile(t, 10*time.Second, func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodHead {
+				return false
+			}
+			puts.Add(1)
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.WriteHeader(test.status)
+			_, _ = fmt.Fprintf(w, "<Error><Code>%s</Code><Message>injected</Message></Error>", test.code)
+			return true
+		})
+		key := storetest.Key(t, "ns/name/1.zip")
+		if _, err := s.Open(t.Context(), key); !errors.Is(err, test.want) || errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%d %s: Open %v", test.status, test.code, err)
+		}
+		puts.Store(0)
+		if _, _, err := s.Put(t.Context(), key, strings.NewReader("x"), store.PutOptions{Size: 1}); !errors.Is(err, test.want) || test.status < 500 && puts.Load() != 1 || test.status == 507 && puts.Load() != 1 {
+			t.Errorf("%d %s: Put %v after %d attempts", test.status, test.code, err, puts.Load())
+		}
+	}
+}
+
 // Cookies are not kept: a service that sets them would fill the memory, and every request.
 func TestS3Cookies(t *testing.T) {
 	var mu sync.Mutex
@@ -191,6 +277,9 @@ func TestS3Cookies(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		got += len(r.Header.Get("Cookie"))
+		if encoding := r.Header.Get("Accept-Encoding"); strings.Contains(encoding, "gzip") {
+			t.Errorf("it asks for %s: what comes would be unpacked", encoding)
+		}
 		w.Header().Add("Set-Cookie", "a=b")
 		return false
 	})

@@ -135,20 +135,24 @@ func OpenS3(ctx context.Context, cfg S3Config) (*S3, error) {
 	if err := s.connect(); err != nil {
 		return nil, err
 	}
-	for _, step := range []func(context.Context) error{s.checkCredentials, s.findBucket, s.probeCondition} {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for _, step := range []func(context.Context) error{s.checkCredentials, s.findBucket, s.probeCondition, s.openStagingDir} {
 		if err := step(ctx); err != nil {
+			s.cfg.transport.CloseIdleConnections()
 			return nil, err
 		}
 	}
-	return s, s.openStagingDir()
+	return s, nil
 }
 
 // connect makes the clients; it sends nothing.
 func (s *S3) connect() (err error) {
 	s.cfg.transport = newTransport()
+	s.credentials = credentials.NewChainCredentials(providers())
 	options := func(u *url.URL, tries int) *minio.Options {
 		return &minio.Options{
-			Creds:        credentials.NewChainCredentials(providers()),
+			Creds:        s.credentials,
 			Secure:       u.Scheme == "https",
 			Region:       s.cfg.S3Region, // given, or minio-go would ask the service, once for each process
 			BucketLookup: bucketLookup[s.cfg.S3PathStyle],
@@ -195,8 +199,8 @@ func providers() []credentials.Provider {
 }
 
 // checkCredentials finds out whether there are any: minio-go goes on without, and every answer would be a refusal.
-func (s *S3) checkCredentials(context.Context) error {
-	value, err := s.api.GetCreds()
+func (s *S3) checkCredentials(ctx context.Context) error {
+	value, err := s.credentials.GetWithContext(&credentials.CredContext{Client: &http.Client{Timeout: 5 * time.Second}, Context: ctx})
 	if err == nil && value.AccessKeyID != "" && value.SecretAccessKey != "" {
 		return nil
 	}
@@ -213,13 +217,12 @@ func (s *S3) findBucket(ctx context.Context) error {
 		if code := answerOf(err).Code; code == "BucketAlreadyOwnedByYou" || code == "BucketAlreadyExists" { // another process was first
 			err = nil
 		}
-		if err == nil {
+		if err = w.classify(err); err == nil {
 			err = s.tryList(ctx)
 		}
-		err = w.classify(err)
 	}
 	if err != nil {
-		return fmt.Errorf("the bucket %s at %s: %w%s", s.bucket, s.cfg.S3Endpoint, err, s.advice(err))
+		return fmt.Errorf("the bucket %s at %s cannot be used: %s (%w)", s.bucket, s.cfg.S3Endpoint, s.advice(err), err)
 	}
 	return nil
 }
@@ -243,26 +246,26 @@ func (s *S3) advice(err error) string {
 	answer := answerOf(err)
 	switch answer.Code {
 	case minio.NoSuchBucket:
-		return ": correct the name in Config.Store, or set Config.S3CreateBucket=true to have it made"
+		return "correct the name in Config.Store, or set Config.S3CreateBucket=true to have it made"
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidClientTokenId", "XAdminUserNotFound":
-		return ": the credentials are wrong: correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or where else they come from"
+		return "the credentials are wrong: correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or where else they come from"
 	case "RequestTimeTooSkewed":
-		return ": set the clock of this machine"
+		return "set the clock of this machine"
 	case "AuthorizationHeaderMalformed", "InvalidRegion", "PermanentRedirect", "IllegalLocationConstraintException":
 		if answer.Region != "" && answer.Region != s.cfg.S3Region {
-			return ": set Config.S3Region=" + answer.Region
+			return "set Config.S3Region=" + answer.Region
 		}
-		return ": set Config.S3Region to the bucket's region, and Config.S3Endpoint to the service there"
+		return "set Config.S3Region to the bucket's region, and Config.S3Endpoint to the service there"
 	}
 	switch answer.StatusCode {
 	case http.StatusForbidden:
-		return ": the credentials must be allowed to list, read, write and delete in the bucket"
+		return "the credentials must be allowed to list, read, write and delete in the bucket"
 	case http.StatusMovedPermanently, http.StatusTemporaryRedirect:
-		return ": set Config.S3Region to the bucket's region, and Config.S3Endpoint to the service there"
+		return "set Config.S3Region to the bucket's region, and Config.S3Endpoint to the service there"
 	case 0:
-		return ": is Config.S3Endpoint right, with the right one of http and https, and can it be reached from here?"
+		return "is Config.S3Endpoint right, with the right one of http and https, and can it be reached from here?"
 	}
-	return ": is Config.S3Endpoint an S3 service?"
+	return "is Config.S3Endpoint an S3 service?"
 }
 
 // probeCondition proves that of several writes of an object on the condition that it does not exist, at once, exactly one
@@ -286,7 +289,7 @@ func (s *S3) probeCondition(ctx context.Context) error {
 		case answerOf(err).StatusCode == http.StatusNotImplemented:
 			unsupported = true
 		case !errors.Is(err, errLost):
-			return fmt.Errorf("a trial write into the bucket %s at %s: %w%s", s.bucket, s.cfg.S3Endpoint, err, s.advice(err))
+			return fmt.Errorf("the bucket %s at %s cannot be written to: %s (%w)", s.bucket, s.cfg.S3Endpoint, s.advice(err), err)
 		}
 	}
 	kept := written == 1 && !unsupported && answerOf(later).StatusCode == http.StatusPreconditionFailed
@@ -309,7 +312,7 @@ func (s *S3) writeProbe(ctx context.Context, name string) error {
 }
 
 // openStagingDir opens the directory uploads are received in. It may be one that others use too.
-func (s *S3) openStagingDir() (err error) {
+func (s *S3) openStagingDir(context.Context) (err error) {
 	dir := s.cfg.StagingDir
 	if dir == "" {
 		dir = os.TempDir()

@@ -53,7 +53,9 @@ func (s *S3) publish(ctx context.Context, key Key, upload *staged, opts PutOptio
 	for {
 		if exists {
 			same, err := s.compare(ctx, &stored, upload, opts)
-			if err != nil || same {
+			if errors.Is(err, ErrNotFound) { // deleted while it was read
+				stored, exists = Info{}, false
+			} else if err != nil || same {
 				return stored, Unchanged, err
 			}
 		}
@@ -167,8 +169,12 @@ type sending struct {
 // Read is called when the last piece is on its way: the time for the next begins anew.
 func (s *sending) Read(p []byte) (int, error) {
 	s.w.pause(leastProgress)
+	n, err := s.r.Read(p)
+	if at, _ := s.r.Seek(0, io.SeekCurrent); at == s.r.Size() {
+		s.w.patient(at)
+	}
 	s.w.resume()
-	return s.r.Read(p)
+	return n, err
 }
 
 // verify looks at what was just written: the answer to the write alone may come from something in between. What is whole

@@ -7,14 +7,17 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // newTransport makes the connections to the service. What it leaves to chance, a watch bounds.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second, Control: limitUnsent}).DialContext,
 		TLSHandshakeTimeout:    5 * time.Second,
 		ExpectContinueTimeout:  time.Second,
 		MaxIdleConns:           256,
@@ -23,6 +26,14 @@ func newTransport() *http.Transport {
 		MaxResponseHeaderBytes: 256 << 10,
 		DisableCompression:     true, // else it would offer gzip and unpack what comes
 	}
+}
+
+// limitUnsent keeps the kernel from taking megabytes of an upload that it has yet to send: what it has taken has moved, for a
+// watch, and the service would get no time for it. Where it cannot be set, slow links time out sooner.
+func limitUnsent(_, _ string, conn syscall.RawConn) error {
+	return conn.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, bufferSize)
+	})
 }
 
 // honest is a transport that sees through a success that is none: S3 may begin an answer with 200 and end it with an error,
@@ -40,8 +51,15 @@ func (h honest) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err == nil {
 		response.Header.Del("Set-Cookie") // minio-go would keep them all, and send them along with every request
 	}
-	if err != nil || response.StatusCode/100 != 2 || r.Method == http.MethodHead || response.Header.Get("ETag") != "" {
-		return response, err // what has an entity tag is an object, and may say whatever it likes
+	if err != nil || response.StatusCode/100 != 2 {
+		return response, err
+	}
+	page := strings.HasPrefix(response.Header.Get("Content-Type"), "text/html") && response.Header.Get("X-Amz-Meta-"+digestMetadata) == ""
+	if r.Method == http.MethodHead || response.Header.Get("ETag") != "" {
+		if page { // a web server has entity tags too
+			response.StatusCode, response.Status = http.StatusBadGateway, "502 not an answer of S3"
+		}
+		return response, nil // what has an entity tag is an object, and may say whatever else it likes
 	}
 	body := bufio.NewReader(io.LimitReader(response.Body, largestDocument))
 	begin, err := body.Peek(512)

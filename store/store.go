@@ -1,6 +1,6 @@
 // Package store keeps artifacts: immutable zip archives, each under one [Key].
 //
-// It is the last room a request reaches: handlers → auth → store. It knows no HTTP and no credentials. [Store] is the
+// It is the last room a request reaches: handlers → auth → store. It knows nothing of those who ask, nor of HTTP towards them. [Store] is the
 // contract; [Disk] keeps it on a local directory, [S3] in a bucket; package storetest checks that a backend keeps it.
 package store
 
@@ -130,7 +130,7 @@ var (
 	ErrConflict    = errors.New("other bytes are stored under this key")
 	ErrMismatch    = errors.New("the body is not what was declared")
 	ErrFull        = errors.New("no space left in the store")
-	ErrUnavailable = errors.New("the store cannot be reached")
+	ErrUnavailable = errors.New("the store cannot be used")
 	ErrTimeout     = errors.New("the store did not answer in time")
 	ErrUntrusted   = errors.New("the store gave an answer that cannot be trusted")
 )

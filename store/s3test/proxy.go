@@ -30,12 +30,13 @@ const (
 	ShortBody         // passed on, and the answer ends in the middle
 	LostAnswer        // passed on, and the connection reset instead of the answer
 	Corrupted         // passed on with a byte of its body changed
+	CutShort          // passed on with half of its body, and the connection closed
 
 	Faults // how many there are
 )
 
 func (f Fault) String() string {
-	return [...]string{"pass", "reset before the body", "reset during the body", "reset after the body", "silent", "503 SlowDown", "500", "error in a 200", "web page", "wrong ETag", "short body", "lost answer", "corrupted"}[f]
+	return [...]string{"pass", "reset before the body", "reset during the body", "reset after the body", "silent", "503 SlowDown", "500", "error in a 200", "web page", "wrong ETag", "short body", "lost answer", "corrupted", "cut short"}[f]
 }
 
 // Proxy stands between a client and a server and spoils what it is told to.
@@ -138,6 +139,9 @@ func forward(w http.ResponseWriter, r *http.Request, endpoint string, fault Faul
 			body[len(body)/2]++
 		}
 		out.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	if fault == CutShort && r.ContentLength > 1 {
+		out.Body = io.NopCloser(io.LimitReader(r.Body, r.ContentLength/2))
 	}
 	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
 	response, err := transport.RoundTrip(out)
