@@ -104,8 +104,8 @@ func sentinel(answer minio.ErrorResponse) error {
 	return ErrUnavailable
 }
 
-// races are the codes of a 409 that means two writes at once. Others mean what will not go away, as a name that another one
-// stands in the way of.
+// races are the codes of a 409 that means two writes at once. Others may mean what will not go away, as a name that another
+// one stands in the way of, or be a service's own way to lose a race; so they are tried again like failures.
 var races = []string{"ConditionalRequestConflict", "OperationAborted"}
 
 // errLost means that a conditional request met an object other than it expected.
@@ -135,7 +135,7 @@ func isTransient(err error) bool {
 	if !errors.As(err, &answer) {
 		return errors.Is(err, ErrUnavailable)
 	}
-	return answer.StatusCode >= 500 && answer.StatusCode != http.StatusNotImplemented || answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusRequestTimeout
+	return answer.StatusCode >= 500 && answer.StatusCode != http.StatusNotImplemented || answer.StatusCode == http.StatusConflict || answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusRequestTimeout
 }
 
 // isNoSuchKeyFromS3 reports that the service itself said there is no such object. minio-go makes the same error out of

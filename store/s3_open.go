@@ -288,7 +288,7 @@ func (s *S3) probeCondition(ctx context.Context) error {
 			written++
 		case answerOf(err).StatusCode == http.StatusNotImplemented:
 			unsupported = true
-		case !errors.Is(err, errLost):
+		case !errors.Is(err, errLost) && answerOf(err).StatusCode != http.StatusConflict:
 			return fmt.Errorf("the bucket %s at %s cannot be written to: %s (%w)", s.bucket, s.cfg.S3Endpoint, s.advice(err), err)
 		}
 	}
