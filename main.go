@@ -80,7 +80,7 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) erro
 		known := []string{"serve", "client-config", "access", "token", "healthcheck", "version", "help"}
 		return usageError{"this is not one of the commands " + strings.Join(known, ", ") + ", or takes no arguments" + settings.DidYouMean(command, known)}
 	}
-	p.flags = args
+	p.flags, p.args, p.env = args, args, env
 	own := map[string]map[string]*string{ // flags that are no settings
 		"client-config": {"toml": &p.toml},
 		"access":        {"token-file": &p.tokenFile, "action": &p.action, "key": &p.key},
@@ -88,8 +88,8 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) erro
 	if command == "access" && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		args = append([]string{"--access-file=" + args[0]}, args[1:]...)
 	}
-	if err := p.load(args, env, own[command]); err != nil {
-		return err
+	if wrong := p.settings().Load(args, env, own[command], p.check); len(wrong) > 0 {
+		return usageError(wrong)
 	}
 	return action(ctx)
 }
@@ -98,6 +98,7 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) erro
 type program struct {
 	stdout, stderr io.Writer
 	flags          []string // as given
+	args, env      []string // what the settings were read from, to read them again
 
 	listen, uploadURL, downloadURLBase string
 	auth                               auth.Config
@@ -105,6 +106,7 @@ type program struct {
 	redirect                           bool
 	toml, tokenFile, action, key       string // flags of client-config and access
 	maxSize                            int64
+	tlsCert, tlsKey                    string
 	drain                              time.Duration
 	logFormat                          string
 	logLevel                           slog.Level
@@ -121,14 +123,14 @@ func (p *program) settings() settings.Table {
 	return settings.Table{
 		settings.Plain("DEPOT_LISTEN", "127.0.0.1:8080", "host:port to listen on; :8080 for every address of the machine", settings.Parsed(&p.listen, settings.Address, "give host:port, for example 127.0.0.1:8080")),
 		settings.Plain("DEPOT_STORE", "./depot-data", "where the artifacts are kept: a directory, or a bucket as s3://bucket/prefix (its credentials: AWS_ACCESS_KEY_ID and so on)", settings.Text(&p.bucket.Store)),
-		settings.Plain("DEPOT_UPLOAD_URL", "http://<listen>", "upload_url as AgentVerse is given it; uploads and deletes are served below its path", settings.Text(&p.uploadURL)),
-		settings.Plain("DEPOT_DOWNLOAD_URL_BASE", "http://<listen>", "download_url_base as AgentVerse is given it; downloads are served below its path", settings.Text(&p.downloadURLBase)),
+		settings.Plain("DEPOT_UPLOAD_URL", "http(s)://<listen>", "upload_url as AgentVerse is given it; uploads and deletes are served below its path", settings.Text(&p.uploadURL)),
+		settings.Plain("DEPOT_DOWNLOAD_URL_BASE", "http(s)://<listen>", "download_url_base as AgentVerse is given it; downloads are served below its path", settings.Text(&p.downloadURLBase)),
 		settings.Secret("DEPOT_UPLOAD_TOKEN", "generated in a directory", "token for uploads and deletes; several with commas between them", settings.Lines(&p.auth.UploadToken)),
 		settings.Plain("DEPOT_UPLOAD_AUTH", "bearer", "bearer, or none to let everyone upload and delete", settings.Text((*string)(&p.auth.UploadAuth))),
 		settings.Secret("DEPOT_DOWNLOAD_TOKEN", "generated in a directory", "token for downloads; several with commas between them", settings.Lines(&p.auth.DownloadToken)),
 		settings.Plain("DEPOT_DOWNLOAD_AUTH", "query_param", "query_param, bearer_header, or none to let everyone download; a bearer header works under query_param too", settings.Text((*string)(&p.auth.DownloadAuth))),
 		settings.Plain("DEPOT_DOWNLOAD_PARAM", "token", "name of the query parameter under query_param", settings.Text(&p.auth.DownloadParam)),
-		settings.Plain("DEPOT_ACCESS_FILE", "no file", "TOML file with named tokens and what each may do; with it no tokens are generated", settings.Text(&p.auth.AccessFile)),
+		settings.Plain("DEPOT_ACCESS_FILE", "no file", "TOML file with named tokens and issuers of JWTs, and what each may do; with it no tokens are generated", settings.Text(&p.auth.AccessFile)),
 		settings.Plain("DEPOT_OVERWRITE", "false", "true lets an upload replace a published version by other bytes", settings.Parsed(&p.bucket.Overwrite, strconv.ParseBool, yesNo)),
 		settings.Plain("DEPOT_MAX_SIZE", "1GiB", "largest archive that is taken; for example 500MiB or 2GiB; at most 5GiB in a bucket", settings.Parsed(&p.maxSize, settings.Size, "give a size like 500MiB or 2GiB; the units are KiB, MiB, GiB, TiB")),
 		settings.Plain("DEPOT_STAGING_DIR", "the system's temporary directory", "where uploads into a bucket are received first; it needs room for all that are under way", settings.Text(&p.bucket.StagingDir)),
@@ -140,38 +142,11 @@ func (p *program) settings() settings.Table {
 		settings.Plain("DEPOT_S3_REDIRECT_ENDPOINT", "as DEPOT_S3_ENDPOINT", "URL of the S3 service as those who download reach it", settings.Text(&p.bucket.S3RedirectEndpoint)),
 		settings.Plain("DEPOT_S3_REDIRECT_TTL", "5m", "how long a presigned URL is good for, 1s to 168h", settings.Parsed(&p.bucket.S3RedirectTTL, settings.Lifetime, "give a duration like 5m")),
 		settings.Plain("DEPOT_DRAIN_TIMEOUT", "25s", "how long requests in flight may take after SIGTERM", settings.Parsed(&p.drain, settings.Timeout, "give a duration like 25s or 2m")),
-		settings.Plain("DEPOT_LOG_FORMAT", "text on a terminal, else json", "text or json", settings.Parsed(&p.logFormat, format, "give text or json")),
-		settings.Plain("DEPOT_LOG_LEVEL", "info", "debug, info, warn or error", settings.Parsed(&p.logLevel, level, "give debug, info, warn or error")),
+		settings.Plain("DEPOT_TLS_CERT", "no TLS", "file with the certificate and its chain, in PEM", settings.Text(&p.tlsCert)),
+		settings.Plain("DEPOT_TLS_KEY", "no TLS", "file with the certificate's key, in PEM", settings.Text(&p.tlsKey)),
+		settings.Plain("DEPOT_LOG_FORMAT", "text on a terminal, else json", "text or json", settings.Parsed(&p.logFormat, settings.Format, "give text or json")),
+		settings.Plain("DEPOT_LOG_LEVEL", "info", "debug, info, warn or error", settings.Parsed(&p.logLevel, settings.Level, "give debug, info, warn or error")),
 	}
-}
-
-// load reads flags and environment and reports everything that is wrong with them at once.
-func (p *program) load(args, env []string, own map[string]*string) error {
-	table := p.settings()
-	wrong := table.Read(args, env, own)
-	unread := len(wrong) // what could not be read need not be checked
-	for problem := range strings.SplitSeq(table.Spoken(p.check()), "\n") {
-		name, _, _ := strings.Cut(problem, ":")
-		if problem != "" && !slices.ContainsFunc(wrong[:unread], func(w string) bool { return strings.HasPrefix(w, name+":") }) {
-			wrong = append(wrong, problem)
-		}
-	}
-	if len(wrong) > 0 {
-		return usageError(wrong)
-	}
-	return nil
-}
-
-func format(v string) (string, error) {
-	if v != "text" && v != "json" {
-		return "", errors.New("neither")
-	}
-	return v, nil
-}
-
-func level(v string) (l slog.Level, err error) {
-	err = l.UnmarshalText([]byte(v))
-	return l, err
 }
 
 // check has the packages validate their settings, before anything is made or opened.
@@ -188,6 +163,8 @@ func (p *program) check() error {
 		}
 		_, _ = config.Complete(func(string) (string, error) { return auth.NewToken(), nil })
 	}
+	_, err := handlers.LoadCertificate(p.tlsCert, p.tlsKey)
+	errs = append(errs, err)
 	authenticator, err := auth.New(config)
 	errs = append(errs, err)
 	_, err = handlers.New(p.handlers(nil, authenticator, nil))
@@ -211,6 +188,9 @@ func (p *program) url(given string) string {
 	host, port, _ := net.SplitHostPort(p.listen)
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
+	}
+	if p.tlsCert != "" {
+		return "https://" + net.JoinHostPort(host, port)
 	}
 	return "http://" + net.JoinHostPort(host, port)
 }
@@ -255,17 +235,46 @@ func (p *program) open(ctx context.Context, log *slog.Logger) (cfg handlers.Conf
 			log.Warn("the file system keeps no extended attributes: artifacts are served without Repr-Digest")
 		}
 	}
+	p.auth.Log = log
 	authenticator, err := auth.New(p.auth)
 	if err != nil {
 		err = fmt.Errorf("the tokens kept in the store: %w", err)
 	}
 	cfg = p.handlers(s, authenticator, log)
 	cfg.Redirect = redirect
-	return cfg, closer, err
+	certificate, certErr := handlers.LoadCertificate(p.tlsCert, p.tlsKey)
+	cfg.Certificate = certificate
+	return cfg, closer, errors.Join(err, certErr)
+}
+
+// reload reads again whatever can change while the server runs: the files of secrets, the access file, the certificate.
+func (p *program) reload(a *auth.Authenticator, c *handlers.Certificate) (changed string, err error) {
+	fresh := &program{}
+	table := fresh.settings()
+	if wrong := table.Read(p.args, p.env, nil); len(wrong) > 0 {
+		return "", errors.New(strings.Join(wrong, "; "))
+	}
+	if !fresh.inBucket() {
+		_, err = fresh.auth.Complete(func(name string) (string, error) { return store.ReadSecret(fresh.bucket.Store, name) })
+	}
+	if err == nil {
+		var access bool
+		if access, err = a.Reload(fresh.auth); access {
+			changed = "access"
+		}
+	}
+	certificate, certErr := c.Reload()
+	if certificate {
+		changed = strings.TrimLeft(changed+", certificate", ", ")
+	}
+	if err = errors.Join(err, certErr); err != nil {
+		err = errors.New(strings.ReplaceAll(table.Spoken(err), "\n", "; "))
+	}
+	return changed, err
 }
 
 func (p *program) serve(ctx context.Context) error {
-	log := p.logger()
+	log := settings.Logger(p.stderr, p.logFormat, p.logLevel)
 	// First of all, so that a start that fails on a busy address has made nothing.
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.listen)
 	if err != nil {
@@ -289,6 +298,14 @@ func (p *program) serve(ctx context.Context) error {
 	if err := p.banner(); err != nil {
 		return err
 	}
+	p.auth = auth.Config{} // from here on the tokens are kept as digests only
+	first, cancel := context.WithTimeout(ctx, 3*time.Second)
+	cfg.Auth.Refresh(first)
+	cancel()
+	go settings.Watch(ctx, log, func() (string, error) {
+		go cfg.Auth.Refresh(ctx)
+		return p.reload(cfg.Auth, cfg.Certificate)
+	})
 	log.Info("listening", "address", listener.Addr().String(), "store", p.bucket.Store, "upload_url", p.url(p.uploadURL), "download_url_base", p.url(p.downloadURLBase), "version", version())
 	if err := server.Serve(ctx, listener, p.drain); err != nil {
 		return err // and the store stays open: requests that were cut off may still be in it
@@ -297,35 +314,14 @@ func (p *program) serve(ctx context.Context) error {
 	return closer.Close()
 }
 
-func (p *program) logger() *slog.Logger {
-	options := &slog.HandlerOptions{Level: p.logLevel}
-	if f, ok := p.stderr.(*os.File); ok && p.logFormat == "" {
-		if st, err := f.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
-			p.logFormat = "text"
-		}
-	}
-	if p.logFormat == "text" {
-		return slog.New(slog.NewTextHandler(p.stderr, options))
-	}
-	return slog.New(slog.NewJSONHandler(p.stderr, options))
-}
-
 // client is what a client has to be told; say chooses how a token is put. What the access file grants is not known here.
 func (p *program) client(say func(token string, kept keptToken) string) handlers.Client {
-	c := handlers.Client{UploadURL: p.url(p.uploadURL), DownloadURLBase: p.url(p.downloadURLBase), DownloadAuth: p.auth.DownloadAuth, DownloadParam: p.auth.DownloadParam}
-	token := func(given []string, name string) string {
+	return handlers.NewClient(p.handlers(nil, nil, nil), p.auth, func(name string, given []string) string {
 		if len(given) == 0 {
 			return "<a token of the access file>"
 		}
 		return say(given[0], p.kept[name])
-	}
-	if p.auth.UploadAuth != auth.None {
-		c.UploadToken = token(p.auth.UploadToken, auth.UploadName)
-	}
-	if p.auth.DownloadAuth != auth.None {
-		c.DownloadToken = token(p.auth.DownloadToken, auth.DownloadName)
-	}
-	return c
+	})
 }
 
 // banner greets someone who started depot without giving it tokens. It prints a token only in the run that made it; later
@@ -366,22 +362,42 @@ func (p *program) clientConfig(context.Context) error {
 	return p.print(c.Environment())
 }
 
-// token prints a new token to standard output, where it can go into a file, and its entry for the access file beside it.
+// token makes credentials: a random token, whose entry for the access file goes beside it to standard error; a pair of keys;
+// or a JWT signed with one.
 func (p *program) token(args []string) error {
-	if len(args) > 0 && args[0] == "new" {
-		args = args[1:]
+	which := "new"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		which, args = args[0], args[1:]
 	}
-	name := "NAME"
-	if wrong := settings.Table(nil).Read(args, nil, map[string]*string{"name": &name}); len(wrong) > 0 {
+	name, keys, claims := "NAME", auth.NewKeyPair(), auth.NewClaims()
+	kind, known := map[string]struct {
+		flags map[string]*string
+		print func() (string, error)
+	}{
+		"new": {map[string]*string{"name": &name}, func() (string, error) {
+			token := auth.NewToken()
+			_, err := fmt.Fprintln(p.stderr, auth.Entry(name, token))
+			return token, err
+		}},
+		"keygen": {map[string]*string{"alg": &keys.Alg, "out": &keys.Out}, keys.Write},
+		"jwt": {map[string]*string{"key": &claims.Key, "name": &claims.Name, "allow": &claims.Allow, "namespace": &claims.Namespace,
+			"ttl": &claims.TTL, "issuer": &claims.Issuer, "audience": &claims.Audience}, claims.Sign},
+	}[which]
+	if !known {
+		return usageError{"depot token makes new, keygen or jwt" + settings.DidYouMean(which, []string{"new", "keygen", "jwt"})}
+	}
+	if wrong := settings.Table(nil).Read(args, nil, kind.flags); len(wrong) > 0 {
 		return usageError(wrong)
 	}
-	token := auth.NewToken()
-	_, _ = fmt.Fprintln(p.stderr, auth.Entry(name, token))
-	return p.print(token)
+	text, err := kind.print()
+	if err != nil {
+		return err
+	}
+	return p.print(text)
 }
 
 // access prints who may do what, or whether one token may do one thing.
-func (p *program) access(context.Context) error {
+func (p *program) access(ctx context.Context) error {
 	_, _ = p.auth.Complete(func(string) (string, error) { return auth.NewToken(), nil })
 	authenticator, err := auth.New(p.auth)
 	if err != nil {
@@ -402,7 +418,7 @@ func (p *program) access(context.Context) error {
 	if err != nil {
 		return usageError{"--token-file: name a readable file with the token"}
 	}
-	allowed, why := authenticator.Explain(strings.TrimSpace(string(secret)), action, key.Namespace())
+	allowed, why := authenticator.Explain(ctx, strings.TrimSpace(string(secret)), action, key.Namespace())
 	if !allowed {
 		return errors.New("no: " + why)
 	}
@@ -428,6 +444,10 @@ Commands:
   access [FILE]   check the access file and print who may do what; with --token-file F --action A --key K, whether
                   the token in that file may do that, and why (exit status 1 if not)
   token [new]     print a new random token, and to standard error its entry for the access file; --name N names it
+  token keygen    make a pair of keys for signing JWTs, and print the entry for the access file that trusts them:
+                  --alg RS256, ES256 (default) or EdDSA; --out F writes F.pem, the secret one, and F.pub.pem
+  token jwt       print a service token signed with --key F.pem for --name N; --ttl (90d); where given, it may do no more
+                  than --allow upload,delete and only in --namespace a,b-*; --issuer and --audience as in the access file
   healthcheck     ask the endpoint on this machine whether it is ready; exit status 1 if not
   version         print the version
   help            print this

@@ -5,6 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,18 +18,19 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// accessFile is the access file as it is written, in TOML:
+// accessFile is the access file as it is written, in TOML. Paths in it are relative to its directory.
+type accessFile struct {
+	Token  []tokenEntry  `toml:"token"`
+	Issuer []issuerEntry `toml:"issuer"`
+}
+
+// tokenEntry is one [[token]]:
 //
-//	[[token]]
 //	name = "ci"                     # for the log
-//	sha256 = "…"                    # of the token; or secret_file = "path", relative to the access file
+//	sha256 = "…"                    # of the token; or secret_file = "path"
 //	allow = ["upload"]              # upload, delete, download, list
 //	namespaces = ["team-a", "lib*"] # exact names, or the beginning of names and a star, or "*"
 //	expires = 2027-06-01            # from the beginning of this day in UTC on it is not valid; optional; or a time with a zone
-type accessFile struct {
-	Token []tokenEntry `toml:"token"`
-}
-
 type tokenEntry struct {
 	Name       string   `toml:"name"`
 	SHA256     string   `toml:"sha256"`
@@ -36,27 +40,30 @@ type tokenEntry struct {
 	Expires    any      `toml:"expires"`
 }
 
-// readAccess reads an access file. The error names every problem with its line, and never a value that may be a secret.
-func readAccess(path string, now time.Time) ([]token, error) {
-	content, err := os.ReadFile(path)
+// readAccess reads the access file. The error names every problem with its line, and never a value that may be a secret.
+func (r *reader) readAccess() (tokens []token, issuers []*issuer, err error) {
+	content, err := r.readFile(r.path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: make it readable", err)
+		return nil, nil, fmt.Errorf("%w: make it readable", err)
 	}
 	var file accessFile
 	decoder := toml.NewDecoder(bytes.NewReader(content)).DisallowUnknownFields()
 	if err := decoder.Decode(&file); err != nil {
-		return nil, tomlError(path, err)
+		return nil, nil, tomlError(r.path, err)
 	}
-	if len(file.Token) == 0 {
-		return nil, fmt.Errorf("%s: it grants nothing: add a [[token]]", path)
+	if len(file.Token)+len(file.Issuer) == 0 {
+		return nil, nil, fmt.Errorf("%s: it grants nothing: add a [[token]] or an [[issuer]]", r.path)
 	}
-	r := reader{path: path, now: now, lines: strings.Split(string(content), "\n")}
-	var tokens []token
+	r.lines = strings.Split(string(content), "\n")
 	for i, entry := range file.Token {
 		r.enter("token", i)
 		tokens = append(tokens, r.token(entry, tokens))
 	}
-	return tokens, errors.Join(r.errs...)
+	for i, entry := range file.Issuer {
+		r.enter("issuer", i)
+		issuers = append(issuers, r.issuer(entry, tokens, issuers))
+	}
+	return tokens, issuers, errors.Join(r.errs...)
 }
 
 // tomlError says where a file is no TOML, or has a key that means nothing. It does not show the line: what is written there
@@ -81,11 +88,35 @@ func tomlError(path string, err error) error {
 
 // reader turns the entries of an access file into what they grant, and collects what is wrong with them.
 type reader struct {
-	path  string
-	now   time.Time
+	path     string
+	since    time.Time                // what expired before is an error
+	sum      hash.Hash                // of all that was read
+	sourceOf func(url string) *source // of a key set
+
 	lines []string
 	first int // line of the entry under way, counted from 0
 	errs  []error
+}
+
+// largestFile is how much is read of the access file, or of one that it names.
+const largestFile = 4 << 20
+
+// readFile reads the access file, or one that it names.
+func (r *reader) readFile(path string) ([]byte, error) {
+	if !filepath.IsAbs(path) && path != r.path {
+		path = filepath.Join(filepath.Dir(r.path), path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, largestFile+1))
+	if err == nil && len(content) > largestFile {
+		err = fmt.Errorf("it is larger than %d bytes", largestFile)
+	}
+	_, _ = fmt.Fprintf(r.sum, "%d:%s", len(content), content) // a hash does not fail
+	return content, err
 }
 
 // enter notes where the n-th entry of a kind begins.
@@ -117,7 +148,7 @@ func (r *reader) fail(key, format string, args ...any) {
 func (r *reader) token(entry tokenEntry, before []token) token {
 	t := token{identity: Identity{Name: entry.Name}}
 	switch {
-	case entry.Name == "" || strings.ContainsFunc(entry.Name, func(c rune) bool { return c <= ' ' || c > '~' }):
+	case entry.Name == "" || !printableASCII(entry.Name):
 		r.fail("name", "a token needs a name, of printable ASCII without spaces: the log knows it by that")
 	case entry.Name == UploadName || entry.Name == DownloadName:
 		r.fail("name", "the name %s is taken by a token from the settings", entry.Name)
@@ -130,7 +161,7 @@ func (r *reader) token(entry tokenEntry, before []token) token {
 			r.fail("sha256", "it is the same token as %s", b.identity.Name)
 		}
 	}
-	t.identity.grants = []grant{{r.actions(entry.Allow), r.patterns(entry.Namespaces)}}
+	t.identity.grants = []grant{{r.actions(entry.Allow), [][]pattern{r.patterns(entry.Namespaces)}}}
 	t.expires = r.expiry(entry.Expires)
 	return t
 }
@@ -150,24 +181,32 @@ func (r *reader) digest(entry tokenEntry) (digest [32]byte) {
 			r.fail("sha256", "it is the SHA-256 of nothing: an empty token would be valid")
 		}
 	default:
-		path := entry.SecretFile
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(filepath.Dir(r.path), path)
-		}
-		content, err := os.ReadFile(path)
+		content, err := r.readFile(entry.SecretFile)
 		secret := strings.TrimSpace(string(content))
 		switch {
 		case err != nil:
-			r.fail("secret_file", "it cannot be read: %v", errors.Unwrap(err))
+			r.fail("secret_file", "it cannot be read: %v", withoutPath(err))
 		case secret == "":
 			r.fail("secret_file", "the file is empty: put a token into it (depot token makes one)")
-		case strings.ContainsFunc(secret, func(c rune) bool { return c <= ' ' || c > '~' }):
+		case !printableASCII(secret):
 			r.fail("secret_file", "the token has a character that does not fit into a header: use printable ASCII without spaces, one token a file")
 		default:
 			digest = digestOf(secret)
 		}
 	}
 	return digest
+}
+
+// withoutPath is why a file cannot be read. Its path is not repeated: it may be a secret that was put into the wrong place.
+func withoutPath(err error) error {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+func printableASCII(text string) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c > '~' })
 }
 
 func (r *reader) actions(names []string) (actions Action) {
@@ -211,7 +250,7 @@ func (r *reader) expiry(value any) (expires time.Time) {
 		r.fail("expires", "give a day like 2027-06-01, or a time with its zone like 2027-06-01T12:00:00Z, without quotes")
 		return time.Time{}
 	}
-	if !expires.After(r.now) {
+	if !expires.After(r.since) {
 		r.fail("expires", "it has expired: remove the entry, or give a later day")
 	}
 	return expires

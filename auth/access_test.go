@@ -137,7 +137,7 @@ namespaces = ["team-a"]
 		for name, action := range actions {
 			for _, namespace := range []string{"team-a", "team-b", "team", "team-a1", "lib", "lib-x", "library", "li", "x", "y"} {
 				want := strings.Contains(" "+may+" ", " "+name+":"+namespace+" ") || secret == "s-all"
-				got, why := a.Explain(secret, action, namespace)
+				got, why := a.Explain(t.Context(), secret, action, namespace)
 				if got != want || strings.Contains(why, secret) {
 					t.Errorf("%s %s in %s: %v (%s), want %v", secret, name, namespace, got, why, want)
 				}
@@ -148,10 +148,10 @@ namespaces = ["team-a"]
 		t.Error("there is an action write")
 	}
 	const want = `NAME             MAY                              IN             UNTIL
-download-token   download                         *              
-everything       upload, delete, download, list   *              
+download-token   download                         *
+everything       upload, delete, download, list   *
 ci               upload                           team-a, lib*   2099-01-01 00:00 UTC
-reader           download                         team-a         
+reader           download                         team-a
 `
 	if got := a.Table(); got != want {
 		t.Errorf("the table is\n%s\nwant\n%s", got, want)
@@ -166,11 +166,11 @@ func TestExpiry(t *testing.T) {
 		t.Fatal(err)
 	}
 	given := auth.Credentials{Authorization: []string{"Bearer brief"}}
-	if id, err := a.Authenticate(auth.Upload, given); err != nil || !id.May(auth.Upload, "a") {
+	if id, err := a.Authenticate(t.Context(), auth.Upload, given); err != nil || !id.May(auth.Upload, "a") {
 		t.Errorf("before: %v, %v", id, err)
 	}
 	time.Sleep(time.Until(expires))
-	if _, err := a.Authenticate(auth.Upload, given); err == nil || !strings.Contains(err.Error(), "expired") {
+	if _, err := a.Authenticate(t.Context(), auth.Upload, given); err == nil || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("after: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -58,7 +59,7 @@ func TestAuthenticate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			id, err := a.Authenticate(test.action, test.given)
+			id, err := a.Authenticate(t.Context(), test.action, test.given)
 			got := id.Name
 			if e := (*auth.Error)(nil); errors.As(err, &e) {
 				got = map[bool]string{true: "missing", false: "bad"}[e.Missing]
@@ -81,7 +82,7 @@ func TestMay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for token, want := range map[string]auth.Action{"up-1": auth.Upload | auth.Delete, "up-2": auth.Upload | auth.Delete, "down-1": auth.Download, "down-2": auth.Download} {
-		id, err := a.Authenticate(auth.Upload, auth.Credentials{Authorization: []string{"Bearer " + token}})
+		id, err := a.Authenticate(t.Context(), auth.Upload, auth.Credentials{Authorization: []string{"Bearer " + token}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +100,7 @@ func TestMay(t *testing.T) {
 	if a, err = auth.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	if id, _ := a.Authenticate(auth.Download, auth.Credentials{}); !id.May(auth.Download, "ns") || id.May(auth.Upload, "ns") || id.May(auth.Delete, "ns") {
+	if id, _ := a.Authenticate(t.Context(), auth.Download, auth.Credentials{}); !id.May(auth.Download, "ns") || id.May(auth.Upload, "ns") || id.May(auth.Delete, "ns") {
 		t.Error("where downloads are open, anyone may download and nothing else")
 	}
 }
@@ -165,9 +166,9 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	id, err := a.Authenticate(auth.Upload, auth.Credentials{Authorization: []string{"Bearer s3cret"}})
+	id, err := a.Authenticate(context.Background(), auth.Upload, auth.Credentials{Authorization: []string{"Bearer s3cret"}})
 	fmt.Println(id.Name, err, id.May(auth.Upload, "myorg"), id.May(auth.Download, "myorg"))
-	_, err = a.Authenticate(auth.Upload, auth.Credentials{})
+	_, err = a.Authenticate(context.Background(), auth.Upload, auth.Credentials{})
 	fmt.Println(err)
 	// Output:
 	// upload-token <nil> true false
@@ -188,7 +189,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 		b.Run(fmt.Sprintf("token %d of 22", which+1), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := a.Authenticate(auth.Upload, c); err != nil {
+				if _, err := a.Authenticate(context.Background(), auth.Upload, c); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -7,10 +7,22 @@ import (
 	"strings"
 )
 
-// grant lets someone do some things in some namespaces.
+// grant lets someone do some things in some namespaces: in those that match a pattern of each list. A further list narrows.
 type grant struct {
 	actions    Action
-	namespaces []pattern
+	namespaces [][]pattern
+}
+
+func (g grant) covers(action Action, namespace string) bool {
+	if g.actions&action == 0 || len(g.namespaces) == 0 {
+		return false
+	}
+	for _, list := range g.namespaces {
+		if !slices.ContainsFunc(list, func(p pattern) bool { return p.matches(namespace) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // pattern is an exact namespace, or the beginning of some.
@@ -48,9 +60,7 @@ func (p pattern) String() string {
 
 // May reports whether the identity may do something in a namespace.
 func (id Identity) May(action Action, namespace string) bool {
-	return slices.ContainsFunc(id.grants, func(g grant) bool {
-		return g.actions&action != 0 && slices.ContainsFunc(g.namespaces, func(p pattern) bool { return p.matches(namespace) })
-	})
+	return slices.ContainsFunc(id.grants, func(g grant) bool { return g.covers(action, namespace) })
 }
 
 func digestOf(secret string) [sha256.Size]byte { return sha256.Sum256([]byte(secret)) }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 
@@ -36,7 +35,7 @@ func (r *refusal) Error() string { return r.detail }
 func refuse(status int, detail string) error { return &refusal{status: status, detail: detail} }
 
 func forbidden(id auth.Identity, action auth.Action) error {
-	return &refusal{http.StatusForbidden, fmt.Sprintf("the token is valid, but %s may not %s here: use a token that may", id.Name, action), `Bearer error="insufficient_scope"`}
+	return &refusal{http.StatusForbidden, "the token is valid, but " + id.Refusal(action, "here") + "; use a token that may", `Bearer error="insufficient_scope"`}
 }
 
 // problemFor is the one place where errors become status codes.
@@ -48,6 +47,8 @@ func problemFor(err error) problem {
 		return problem{Status: refused.status, Detail: refused.detail, authenticate: refused.authenticate}
 	case errors.As(err, &unauthenticated) && unauthenticated.Missing:
 		return problem{Status: http.StatusUnauthorized, Detail: err.Error(), authenticate: "Bearer"}
+	case errors.As(err, &unauthenticated) && unauthenticated.Unavailable:
+		return problem{Status: http.StatusServiceUnavailable, Detail: err.Error()}
 	case errors.As(err, &unauthenticated):
 		return problem{Status: http.StatusUnauthorized, Detail: err.Error(), authenticate: `Bearer error="invalid_token"`}
 	case errors.Is(err, errTooLarge):

@@ -33,6 +33,8 @@ type Config struct {
 	UploadURL       string
 	DownloadURLBase string
 
+	Certificate *Certificate // serve TLS; nil: plain HTTP
+
 	Redirect Redirect // answer downloads with a redirect; nil: send the bytes
 
 	Overwrite bool          // let an upload replace other bytes
@@ -119,7 +121,12 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, drain time.Duration
 		DisableGeneralOptionsHandler: true, // OPTIONS * is 405 like every OPTIONS
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(ln) }()
+	serve := server.Serve
+	if s.cfg.Certificate != nil {
+		server.TLSConfig = s.cfg.Certificate.config()
+		serve = func(ln net.Listener) error { return server.ServeTLS(ln, "", "") }
+	}
+	go func() { failed <- serve(ln) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve: %w", err)
@@ -161,7 +168,7 @@ func (s *Server) serve(c echo.Context) error {
 	}
 	key, keyErr := store.ParseKey(rest)
 	x.key = key // for the log, also of a request that is refused first
-	id, err := s.cfg.Auth.Authenticate(action, s.credentials(r))
+	id, err := s.cfg.Auth.Authenticate(r.Context(), action, s.credentials(r))
 	if err != nil {
 		return err
 	}

@@ -29,8 +29,8 @@ func TestAccessCommand(t *testing.T) {
 		status    int
 		want      string
 	}{
-		{nil, []string{"access", file}, 0, "ci     upload   team-a   \n"},
-		{[]string{"DEPOT_ACCESS_FILE=" + file, "DEPOT_UPLOAD_TOKEN=x"}, []string{"access"}, 0, "upload-token   upload, delete   *        \nci             upload           team-a"},
+		{nil, []string{"access", file}, 0, "ci     upload   team-a\n"},
+		{[]string{"DEPOT_ACCESS_FILE=" + file, "DEPOT_UPLOAD_TOKEN=x"}, []string{"access"}, 0, "upload-token   upload, delete   *\nci             upload           team-a"},
 		{nil, []string{"access"}, 0, "download-token   download         *"},
 		{nil, ask("upload", "team-a/x/1.zip"), 0, "yes: ci may upload in team-a"},
 		{nil, ask("upload", "team-ab/x/1.zip"), 1, "no: ci may not upload in team-ab"},

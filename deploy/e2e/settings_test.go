@@ -63,7 +63,7 @@ func TestWrongSettings(t *testing.T) {
 		"unknown variable": {env: []string{"DEPOT_MAXSIZE=1", "DEPOT_XYZZY=1"}, want: []string{"DEPOT_MAXSIZE: there is no such setting: unset it (did you mean DEPOT_MAX_SIZE?)", "DEPOT_XYZZY: there is no such setting: unset it\n"}},
 		"unknown command":  {args: []string{"serv"}, want: []string{"not one of the commands", "(did you mean serve?)"}},
 		"port too large":   {args: []string{"--listen", "127.0.0.1:99999"}, want: []string{"DEPOT_LISTEN: give host:port"}},
-		"too much":         {args: []string{"token", "x"}, want: []string{"argument 1 is no flag"}},
+		"too much":         {args: []string{"token", "x"}, want: []string{"depot token makes new, keygen or jwt"}},
 		"too much, again":  {args: []string{"version", "x"}, want: []string{"takes no arguments"}},
 		"size too large":   {env: []string{"DEPOT_MAX_SIZE=9000000TiB"}, want: []string{"DEPOT_MAX_SIZE: give a size"}},
 	} {

@@ -66,6 +66,19 @@ func (t Table) Read(args, env []string, own map[string]*string) (wrong []string)
 	return wrong
 }
 
+// Load is Read, and then check, of those who are configured; what could not be read need not be checked.
+func (t Table) Load(args, env []string, own map[string]*string, check func() error) (wrong []string) {
+	wrong = t.Read(args, env, own)
+	unread := len(wrong)
+	for problem := range strings.SplitSeq(t.Spoken(check()), "\n") {
+		name, _, _ := strings.Cut(problem, ":")
+		if problem != "" && !slices.ContainsFunc(wrong[:unread], func(w string) bool { return strings.HasPrefix(w, name+":") }) {
+			wrong = append(wrong, problem)
+		}
+	}
+	return wrong
+}
+
 // readFlags reads the command line: what each setting's flag says, and what is wrong. It does not repeat an argument it
 // cannot read, since that may be a secret. (Package flag would stop at the first bad one, and print it.)
 func (t Table) readFlags(args []string, own map[string]*string) (flags map[string]string, wrong []string) {

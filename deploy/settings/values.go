@@ -2,7 +2,10 @@ package settings
 
 import (
 	"errors"
+	"io"
+	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -70,4 +73,32 @@ func Lifetime(v string) (time.Duration, error) {
 		err = errors.New("nothing")
 	}
 	return d, err
+}
+
+// Format is a form of log lines.
+func Format(v string) (string, error) {
+	if v != "text" && v != "json" {
+		return "", errors.New("neither")
+	}
+	return v, nil
+}
+
+// Level is the least a log line must matter to be written.
+func Level(v string) (l slog.Level, err error) {
+	err = l.UnmarshalText([]byte(v))
+	return l, err
+}
+
+// Logger writes log lines in a format; "" is text on a terminal and else json.
+func Logger(w io.Writer, format string, level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if f, ok := w.(*os.File); ok && format == "" {
+		if st, err := f.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
+			format = "text"
+		}
+	}
+	if format == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
 }

@@ -1,0 +1,45 @@
+package settings
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// watchEvery is how often files are looked at. Their content is read, not their dates: a Kubernetes secret changes by the swap of
+// a link, and no event tells of that everywhere.
+const watchEvery = 3 * time.Second
+
+// Watch calls reload every few seconds, and at once on SIGHUP, until ctx ends. reload says what changed, "" when nothing did.
+// What it finds wrong is logged once, as long as it stays the same, and with every SIGHUP.
+func Watch(ctx context.Context, log *slog.Logger, reload func() (changed string, err error)) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	wrong := ""
+	for {
+		asked := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			asked = true
+		case <-ticker.C:
+		}
+		changed, err := reload()
+		switch {
+		case err != nil && (asked || err.Error() != wrong):
+			log.Error("not reloaded: what was in force stays in force", "reason", err.Error())
+		case err == nil && (asked || changed != "" || wrong != ""):
+			log.Info("reloaded", "changed", changed)
+		}
+		if wrong = ""; err != nil {
+			wrong = err.Error()
+		}
+	}
+}

@@ -1,0 +1,74 @@
+package handlers
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+)
+
+// Certificate is what the server shows to clients over TLS. It can be replaced while the server runs: connections that are
+// open keep the old one, new ones get the new one.
+type Certificate struct {
+	certFile, keyFile string
+	current           atomic.Pointer[tls.Certificate]
+	fingerprint       [sha256.Size]byte // of the files; Reload is not called concurrently
+}
+
+// LoadCertificate reads a certificate with its chain, and its key, from two PEM files. Both names empty mean no TLS: nil.
+func LoadCertificate(certFile, keyFile string) (*Certificate, error) {
+	switch {
+	case certFile == "" && keyFile == "":
+		return nil, nil
+	case certFile == "":
+		return nil, errors.New("Config.TLSCert: there is a key and no certificate: name its file")
+	case keyFile == "":
+		return nil, errors.New("Config.TLSKey: there is a certificate and no key: name its file")
+	}
+	c := &Certificate{certFile: certFile, keyFile: keyFile}
+	_, err := c.Reload()
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Reload reads the files again, and reports whether they have changed. After an error the old certificate stays in force: the
+// two files are written one after the other, and between the two they do not fit together. A nil Certificate has none.
+func (c *Certificate) Reload() (changed bool, err error) {
+	if c == nil {
+		return false, nil
+	}
+	cert, err := os.ReadFile(c.certFile)
+	if err != nil {
+		return false, fmt.Errorf("Config.TLSCert: %w: make it readable", err)
+	}
+	key, err := os.ReadFile(c.keyFile)
+	if err != nil {
+		return false, fmt.Errorf("Config.TLSKey: %w: make it readable", err)
+	}
+	sum := sha256.Sum256([]byte(fmt.Sprintf("%d:%s%s", len(cert), cert, key)))
+	if c.current.Load() != nil && sum == c.fingerprint {
+		return false, nil
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return false, fmt.Errorf("Config.TLSCert: %w: it and Config.TLSKey must be PEM files that belong together", err)
+	}
+	c.current.Store(&pair)
+	c.fingerprint = sum
+	return true, nil
+}
+
+// config is the server's part of TLS: version 1.2 or later (RFC 9325), and HTTP/2 where the client speaks it.
+func (c *Certificate) config() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return c.current.Load(), nil
+		},
+	}
+}
