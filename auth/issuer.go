@@ -59,10 +59,6 @@ func (i *issuer) verify(ctx context.Context, t unverified) (jwt.MapClaims, *keyS
 
 // grant adds to an identity what this entry lets a verified token do. The token's own claims can only narrow that.
 func (i *issuer) grant(id *Identity, claims jwt.MapClaims) {
-	if id.Name == "" {
-		subject, _ := claims["sub"].(string)
-		id.Name = i.name + ":" + printable(subject)
-	}
 	g := grant{actions: i.actions, namespaces: [][]pattern{i.namespaces}}
 	lacks := ""
 	if name := unmet(i.require, claims); name != "" {
@@ -93,10 +89,12 @@ func (i *issuer) grant(id *Identity, claims jwt.MapClaims) {
 		}
 		g.namespaces = append(g.namespaces, list)
 	}
+	if id.Name == "" || lacks == "" && len(id.grants) == 0 {
+		subject, _ := claims["sub"].(string)
+		id.Name, id.Lacks = i.name+":"+printable(subject), lacks
+	}
 	if lacks == "" {
 		id.grants = append(id.grants, g)
-	} else if id.Lacks == "" {
-		id.Lacks = lacks
 	}
 }
 

@@ -142,9 +142,6 @@ func (p *policy) verify(ctx context.Context, secret string, digest [sha256.Size]
 	if len(v.keys) == 0 {
 		return Identity{}, refused
 	}
-	if len(v.identity.grants) > 0 {
-		v.identity.Lacks = ""
-	}
 	if whole {
 		p.seen.put(digest, v, now)
 	}
