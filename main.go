@@ -418,6 +418,7 @@ func (p *program) access(ctx context.Context) error {
 	if err != nil {
 		return usageError{"--token-file: name a readable file with the token"}
 	}
+	authenticator.Refresh(ctx)
 	allowed, why := authenticator.Explain(ctx, strings.TrimSpace(string(secret)), action, key.Namespace())
 	if !allowed {
 		return errors.New("no: " + why)

@@ -175,24 +175,44 @@ func Example() {
 	// this needs a token: send the header Authorization: Bearer <token>
 }
 
+// What a request pays: for a static token, right or wrong in its first or last byte; for a JWT that was seen before, and for
+// one that was not.
 func BenchmarkAuthenticate(b *testing.B) {
-	cfg := valid()
+	cfg := issuers(b, entry(`key_file = "keys"`, `allow = ["upload"]`, `namespaces = ["*"]`), map[string]string{"keys": publicPEM("rsa", "p256")})
 	for range 20 {
-		cfg.UploadToken = append(cfg.UploadToken, auth.NewToken())
+		cfg.UploadToken = append(cfg.UploadToken, tokenWith("A"))
 	}
 	a, err := auth.New(cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, which := range []int{0, 21} {
-		c := auth.Credentials{Authorization: []string{"Bearer " + cfg.UploadToken[which]}}
-		b.Run(fmt.Sprintf("token %d of 22", which+1), func(b *testing.B) {
+	measure := func(name string, ok bool, next func() string) {
+		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := a.Authenticate(context.Background(), auth.Upload, c); err != nil {
+				_, err := a.Authenticate(b.Context(), auth.Upload, auth.Credentials{Authorization: []string{next()}})
+				if (err == nil) != ok {
 					b.Fatal(err)
 				}
 			}
 		})
 	}
+	always := func(token string) func() string { return func() string { return "Bearer " + token } }
+	first, last := cfg.UploadToken[0], cfg.UploadToken[19]
+	measure("static, 1st of 20", true, always(first))
+	measure("static, 20th of 20", true, always(last))
+	measure("static, first byte wrong", false, always("B"+first[1:]))
+	measure("static, last byte wrong", false, always(first[:len(first)-1]+"!"))
+	for alg, key := range map[string]string{"RS256": "rsa", "ES256": "p256"} {
+		var fresh []string // more than a cache holds
+		for range 2 * 1000 {
+			fresh = append(fresh, "Bearer "+sign(b, signers()[key], map[string]any{"alg": alg}, claims(map[string]any{"jti": auth.NewToken()})))
+		}
+		measure(alg+", seen", true, always(strings.TrimPrefix(fresh[0], "Bearer ")))
+		n := 0
+		measure(alg+", not seen", true, func() string { n++; return fresh[n%len(fresh)] })
+	}
 }
+
+// tokenWith is a random token with this at its beginning.
+func tokenWith(prefix string) string { return prefix + auth.NewToken()[len(prefix):] }

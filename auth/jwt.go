@@ -83,7 +83,7 @@ var errMalformed = invalid("the token is not a well-formed JWT: check that it wa
 // readObject reads a part of a JWT that is a JSON object. Nothing in it may be there twice: which of the two would count?
 func readObject(part string) (object map[string]any, err error) {
 	content, err := base64.RawURLEncoding.Strict().DecodeString(part)
-	if err != nil || !utf8.Valid(content) {
+	if err != nil || !utf8.Valid(content) || !json.Valid(content) { // one value, and nothing behind it
 		return nil, errMalformed
 	}
 	if err := noneTwice(content); err != nil {
@@ -97,7 +97,7 @@ func readObject(part string) (object map[string]any, err error) {
 	return object, nil
 }
 
-// noneTwice reports whether JSON is one value, well formed, in which no object has a name twice.
+// noneTwice is an error when an object in this JSON has a name twice.
 func noneTwice(content []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	decoder.UseNumber()
@@ -108,7 +108,7 @@ func noneTwice(content []byte) error {
 	var levels []level
 	for {
 		next, err := decoder.Token()
-		if errors.Is(err, io.EOF) && len(levels) == 0 {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
