@@ -120,7 +120,7 @@ func (r *reader) keys(entry issuerEntry) *source {
 	}
 	if entry.JWKSURL != "" {
 		u, err := url.Parse(entry.JWKSURL)
-		if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())) {
+		if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
 			r.fail("jwks_url", "it must begin with https:// and a host (http:// only to this machine): whoever can change the answer can sign tokens")
 			return nil
 		}

@@ -131,7 +131,9 @@ func (p *policy) verify(ctx context.Context, secret string, digest [sha256.Size]
 		claims, keys, err := i.verify(ctx, t)
 		if err != nil {
 			var e *Error
-			whole = whole && !(errors.As(err, &e) && e.Unavailable)
+			if errors.As(err, &e) && e.Unavailable {
+				whole = false
+			}
 			refused = err
 			continue
 		}
