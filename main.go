@@ -12,33 +12,25 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"depot/auth"
+	"depot/deploy/daemon"
 	"depot/deploy/settings"
 	"depot/handlers"
 	"depot/store"
 )
 
 func main() {
-	ctx, cancel := context.WithCancel(context.Background())
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-signals
-		cancel()
-		os.Exit(128 + int((<-signals).(syscall.Signal))) // a second signal does not wait for the drain
-	}()
-	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
+	err := run(daemon.Context(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
 	if wrong := (usageError)(nil); errors.As(err, &wrong) {
 		fmt.Fprintln(os.Stderr, wrong)
 		os.Exit(2)
@@ -70,7 +62,7 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) erro
 	case command == "help":
 		return p.help()
 	case command == "version" && len(args) == 0:
-		return p.print(version())
+		return p.print(fmt.Sprintf("depot %s %s %s/%s", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH))
 	case command == "token":
 		return p.token(args)
 	}
@@ -100,17 +92,19 @@ type program struct {
 	flags          []string // as given
 	args, env      []string // what the settings were read from, to read them again
 
-	listen, uploadURL, downloadURLBase string
-	auth                               auth.Config
-	bucket                             store.S3Config // its Store and Overwrite are for a directory too
-	redirect                           bool
-	toml, tokenFile, action, key       string // flags of client-config and access
-	maxSize                            int64
-	tlsCert, tlsKey                    string
-	drain                              time.Duration
-	logFormat                          string
-	logLevel                           slog.Level
-	kept                               map[string]keptToken // by name: the tokens that were not given
+	listen, adminListen          string
+	uploadURL, downloadURLBase   string
+	proxies                      []netip.Prefix
+	auth                         auth.Config
+	bucket                       store.S3Config // its Store and Overwrite are for a directory too
+	redirect                     bool
+	toml, tokenFile, action, key string // flags of client-config and access
+	maxSize                      int64
+	tlsCert, tlsKey              string
+	drain                        time.Duration
+	logFormat                    string
+	logLevel                     slog.Level
+	kept                         map[string]keptToken // by name: the tokens that were not given
 }
 
 type keptToken struct {
@@ -122,6 +116,7 @@ func (p *program) settings() settings.Table {
 	const yesNo = "give true or false"
 	return settings.Table{
 		settings.Plain("DEPOT_LISTEN", "127.0.0.1:8080", "host:port to listen on; :8080 for every address of the machine", settings.Parsed(&p.listen, settings.Address, "give host:port, for example 127.0.0.1:8080")),
+		settings.Plain("DEPOT_ADMIN_LISTEN", "no admin listener", "host:port for metrics, health and profiles, without credentials: keep it away from clients", settings.Parsed(&p.adminListen, settings.Address, "give host:port, for example 127.0.0.1:9090")),
 		settings.Plain("DEPOT_STORE", "./depot-data", "where the artifacts are kept: a directory, or a bucket as s3://bucket/prefix (its credentials: AWS_ACCESS_KEY_ID and so on)", settings.Text(&p.bucket.Store)),
 		settings.Plain("DEPOT_UPLOAD_URL", "http(s)://<listen>", "upload_url as AgentVerse is given it; uploads and deletes are served below its path", settings.Text(&p.uploadURL)),
 		settings.Plain("DEPOT_DOWNLOAD_URL_BASE", "http(s)://<listen>", "download_url_base as AgentVerse is given it; downloads are served below its path", settings.Text(&p.downloadURLBase)),
@@ -142,6 +137,7 @@ func (p *program) settings() settings.Table {
 		settings.Plain("DEPOT_S3_REDIRECT_ENDPOINT", "as DEPOT_S3_ENDPOINT", "URL of the S3 service as those who download reach it", settings.Text(&p.bucket.S3RedirectEndpoint)),
 		settings.Plain("DEPOT_S3_REDIRECT_TTL", "5m", "how long a presigned URL is good for, 1s to 168h", settings.Parsed(&p.bucket.S3RedirectTTL, settings.Lifetime, "give a duration like 5m")),
 		settings.Plain("DEPOT_DRAIN_TIMEOUT", "25s", "how long requests in flight may take after SIGTERM", settings.Parsed(&p.drain, settings.Timeout, "give a duration like 25s or 2m")),
+		settings.Plain("DEPOT_TRUSTED_PROXIES", "no proxies", "addresses or networks, with commas between them, whose X-Forwarded-For the log believes", settings.Parsed(&p.proxies, settings.Networks, "give addresses or networks like 10.0.0.0/8,192.0.2.1")),
 		settings.Plain("DEPOT_TLS_CERT", "no TLS", "file with the certificate and its chain, in PEM", settings.Text(&p.tlsCert)),
 		settings.Plain("DEPOT_TLS_KEY", "no TLS", "file with the certificate's key, in PEM", settings.Text(&p.tlsKey)),
 		settings.Plain("DEPOT_LOG_FORMAT", "text on a terminal, else json", "text or json", settings.Parsed(&p.logFormat, settings.Format, "give text or json")),
@@ -177,7 +173,7 @@ func (p *program) inBucket() bool {
 }
 
 func (p *program) handlers(s store.Store, a *auth.Authenticator, log *slog.Logger) handlers.Config {
-	return handlers.Config{Store: s, Auth: a, Log: log, UploadURL: p.url(p.uploadURL), DownloadURLBase: p.url(p.downloadURLBase), Overwrite: p.bucket.Overwrite, MaxSize: p.maxSize}
+	return handlers.Config{Store: s, Auth: a, Log: log, UploadURL: p.url(p.uploadURL), DownloadURLBase: p.url(p.downloadURLBase), Overwrite: p.bucket.Overwrite, MaxSize: p.maxSize, TrustedProxies: p.proxies, Version: version()}
 }
 
 // url is one of the two URLs without a slash at its end, by default made from the listening address.
@@ -217,13 +213,14 @@ func (p *program) openDisk() (*store.Disk, error) {
 // open opens the store and says what a server on it is configured with.
 func (p *program) open(ctx context.Context, log *slog.Logger) (cfg handlers.Config, closer io.Closer, err error) {
 	var redirect handlers.Redirect
+	var space func() (free, size uint64, err error)
 	var s store.Store
 	if p.inBucket() {
 		bucket, err := store.OpenS3(ctx, p.bucket)
 		if err != nil {
 			return cfg, nil, err
 		}
-		if s, closer = bucket, bucket; p.redirect {
+		if s, closer, space = bucket, bucket, bucket.Space; p.redirect {
 			redirect = bucket.Presign
 		}
 	} else {
@@ -231,7 +228,7 @@ func (p *program) open(ctx context.Context, log *slog.Logger) (cfg handlers.Conf
 		if err != nil {
 			return cfg, nil, err
 		}
-		if s, closer = disk, disk; !disk.KeepsDigests() {
+		if s, closer, space = disk, disk, disk.Space; !disk.KeepsDigests() {
 			log.Warn("the file system keeps no extended attributes: artifacts are served without Repr-Digest")
 		}
 	}
@@ -241,7 +238,7 @@ func (p *program) open(ctx context.Context, log *slog.Logger) (cfg handlers.Conf
 		err = fmt.Errorf("the tokens kept in the store: %w", err)
 	}
 	cfg = p.handlers(s, authenticator, log)
-	cfg.Redirect = redirect
+	cfg.Redirect, cfg.Space = redirect, space
 	certificate, certErr := handlers.LoadCertificate(p.tlsCert, p.tlsKey)
 	cfg.Certificate = certificate
 	return cfg, closer, errors.Join(err, certErr)
@@ -276,11 +273,18 @@ func (p *program) reload(a *auth.Authenticator, c *handlers.Certificate) (change
 func (p *program) serve(ctx context.Context) error {
 	log := settings.Logger(p.stderr, p.logFormat, p.logLevel)
 	// First of all, so that a start that fails on a busy address has made nothing.
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.listen)
+	listener, err := daemon.Listen(ctx, p.listen)
 	if err != nil {
 		return fmt.Errorf("DEPOT_LISTEN: %w: choose another address, or free this one", err)
 	}
 	defer listener.Close()
+	var admin net.Listener
+	if p.adminListen != "" {
+		if admin, err = (&net.ListenConfig{}).Listen(ctx, "tcp", p.adminListen); err != nil {
+			return fmt.Errorf("DEPOT_ADMIN_LISTEN: %w: choose another address, or free this one", err)
+		}
+		defer admin.Close()
+	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	host, _, _ := net.SplitHostPort(p.listen)
 	p.listen = net.JoinHostPort(host, port) // the port is the system's choice where 0 was given
@@ -302,11 +306,21 @@ func (p *program) serve(ctx context.Context) error {
 	first, cancel := context.WithTimeout(ctx, 3*time.Second)
 	cfg.Auth.Refresh(first)
 	cancel()
-	go settings.Watch(ctx, log, func() (string, error) {
+	go daemon.Watch(ctx, log, func() (string, error) {
 		go cfg.Auth.Refresh(ctx)
-		return p.reload(cfg.Auth, cfg.Certificate)
+		changed, err := p.reload(cfg.Auth, cfg.Certificate)
+		server.Reloaded(err)
+		return changed, err
 	})
+	if admin != nil {
+		log.Info("listening for operators, without credentials: metrics, health, profiles", "address", admin.Addr().String())
+		afterwards, cancel := context.WithCancel(context.WithoutCancel(ctx)) // it answers during the drain too
+		defer cancel()
+		go server.ServeAdmin(afterwards, admin)
+	}
 	log.Info("listening", "address", listener.Addr().String(), "store", p.bucket.Store, "upload_url", p.url(p.uploadURL), "download_url_base", p.url(p.downloadURLBase), "version", version())
+	daemon.Ready()
+	defer context.AfterFunc(ctx, daemon.Stopping)()
 	if err := server.Serve(ctx, listener, p.drain); err != nil {
 		return err // and the store stays open: requests that were cut off may still be in it
 	}
@@ -464,9 +478,8 @@ the same name with _FILE can name a file that holds it, several one a line.
 
 // version is what the go command stamped into the binary: a tag, or a commit and its time.
 func version() string {
-	v := "(unknown)"
 	if info, ok := debug.ReadBuildInfo(); ok {
-		v = info.Main.Version
+		return info.Main.Version
 	}
-	return fmt.Sprintf("depot %s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return "(unknown)"
 }

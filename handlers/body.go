@@ -32,6 +32,7 @@ type requestBody struct {
 	patience time.Duration
 	limit    int64
 	expected bool // the request declares a body
+	metrics  *metrics
 
 	moved  int64
 	window int64 // bytes until the deadline moves on
@@ -49,6 +50,7 @@ func (b *requestBody) Read(p []byte) (n int, err error) {
 	}
 	n, err = b.r.Read(p)
 	b.moved += int64(n)
+	b.metrics.received.Add(int64(n))
 	b.window -= int64(n)
 	switch {
 	case b.moved > b.limit:

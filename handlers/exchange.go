@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -30,6 +29,8 @@ type exchange struct {
 	key      store.Key
 	sha256   store.SHA256
 	reason   string // why it was refused, or how it failed
+	refusal  string // the same as a word, for metrics
+	outcome  string // of an upload that is stored
 }
 
 // observe goes around every request: it gives it an id, turns its error into an answer, writes its log line, and hears
@@ -39,12 +40,15 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		r := c.Request()
 		x := &exchange{Context: c, id: requestID(), start: time.Now()}
 		control := http.NewResponseController(c.Response().Writer)
-		x.body = requestBody{r: r.Body, expected: r.ContentLength != 0, control: control, patience: s.cfg.Patience, limit: s.cfg.MaxSize}
+		x.body = requestBody{r: r.Body, expected: r.ContentLength != 0, control: control, patience: s.cfg.Patience, limit: s.cfg.MaxSize, metrics: s.metrics}
 		x.w = responseWriter{ResponseWriter: c.Response().Writer, exchange: x, control: control, patience: s.cfg.Patience, buffers: &s.buffers, copyBuffers: &s.copyBuffers}
 		c.Response().Writer = &x.w
 		x.w.Header().Set("X-Request-Id", x.id)
 
+		s.metrics.inFlight.Inc()
 		abort := s.answer(x, next)
+		s.metrics.inFlight.Dec()
+		s.metrics.ended(x)
 		s.log(x)
 		if abort {
 			panic(http.ErrAbortHandler) // net/http's way to cut a connection, so that a broken answer has no clean end
@@ -86,9 +90,12 @@ func (s *Server) answer(x *exchange, next echo.HandlerFunc) (abort bool) {
 func (s *Server) fail(x *exchange, err error) (abort bool) {
 	x.reason = err.Error()
 	if x.w.status != 0 {
+		x.refusal = "broken_off"
 		return true
 	}
-	if err := problemFor(err).write(x); err != nil {
+	p := problemFor(err)
+	x.refusal = p.reason
+	if err := p.write(x); err != nil {
 		x.reason += "; the answer did not reach the client: " + err.Error()
 	}
 	return false
@@ -140,18 +147,11 @@ func (s *Server) log(x *exchange) {
 	if x.sha256.Known() {
 		attrs = append(attrs, slog.String("sha256", x.sha256.String()))
 	}
-	attrs = append(attrs, slog.Float64("duration", time.Since(x.start).Seconds()), slog.String("client", host(x.Request().RemoteAddr)))
+	attrs = append(attrs, slog.Float64("duration", time.Since(x.start).Seconds()), slog.String("client", x.RealIP()))
 	if x.reason != "" {
 		attrs = append(attrs, slog.String("reason", x.reason))
 	}
 	s.cfg.Log.LogAttrs(ctx, level, "request", attrs...)
-}
-
-func host(address string) string {
-	if h, _, err := net.SplitHostPort(address); err == nil {
-		return h
-	}
-	return address
 }
 
 // knownMethod keeps what a client may write freely out of the log.

@@ -31,7 +31,7 @@ const (
 	checkTimeout = 5 * time.Second
 )
 
-var errDraining = refuse(http.StatusServiceUnavailable, "this endpoint is shutting down: use another, or try again when it is back")
+var errDraining = &refusal{status: http.StatusServiceUnavailable, reason: "draining", detail: "this endpoint is shutting down: use another, or try again when it is back"}
 
 // healthz says that the process lives.
 func (s *Server) healthz(c echo.Context) error { return c.String(http.StatusOK, "ok\n") }
@@ -45,11 +45,15 @@ func (s *Server) readyz(c echo.Context) error {
 	return c.String(http.StatusOK, "ready\n")
 }
 
-// check waits for the store's answer, also when the prober has closed its side: that is no answer about the store.
 func (h *health) check() error {
 	if h.draining.Load() {
 		return errDraining
 	}
+	return h.checkStore()
+}
+
+// checkStore waits for the store's answer, also when the prober has closed its side: that is no answer about the store.
+func (h *health) checkStore() error {
 	h.mu.Lock()
 	if time.Since(h.at) < checkEvery {
 		defer h.mu.Unlock()

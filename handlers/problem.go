@@ -21,21 +21,45 @@ type problem struct {
 	RequestID string `json:"request_id"`
 
 	authenticate string // WWW-Authenticate
+	reason       string // a word for it, for metrics
 }
 
 // refusal is an error that is its own answer.
 type refusal struct {
 	status       int
+	reason       string
 	detail       string
 	authenticate string
 }
 
 func (r *refusal) Error() string { return r.detail }
 
-func refuse(status int, detail string) error { return &refusal{status: status, detail: detail} }
+// refuse is a refusal that metrics count as a request that is not as it should be.
+func refuse(status int, detail string) error {
+	return &refusal{status: status, reason: "bad_request", detail: detail}
+}
 
 func forbidden(id auth.Identity, action auth.Action) error {
-	return &refusal{http.StatusForbidden, "the token is valid, but " + id.Refusal(action, "here") + "; use a token that may", `Bearer error="insufficient_scope"`}
+	return &refusal{http.StatusForbidden, "forbidden", "the token is valid, but " + id.Refusal(action, "here") + "; use a token that may", `Bearer error="insufficient_scope"`}
+}
+
+// answers are the errors that are answered the same whatever they say, each with the reason that metrics count it under.
+var answers = []struct {
+	err    error
+	status int
+	reason string
+	detail string
+}{
+	{errTooLarge, http.StatusRequestEntityTooLarge, "too_large", "the archive is larger than this endpoint takes: make it smaller, or have the endpoint's size limit raised"},
+	{errStalled, http.StatusRequestTimeout, "stalled", "the upload stalled and was given up, nothing is stored: send it again"},
+	{errCutShort, http.StatusBadRequest, "cut_short", "the body ended before it was complete, nothing is stored: send it again, whole"},
+	{context.Canceled, http.StatusBadRequest, "cut_short", "the body ended before it was complete, nothing is stored: send it again, whole"},
+	{store.ErrNotFound, http.StatusNotFound, "not_found", "nothing is stored under this key: check namespace, name and version"},
+	{store.ErrExists, http.StatusPreconditionFailed, "exists", "an artifact is stored under this key, and If-None-Match: * asks that there be none: publish under a new version"},
+	{store.ErrFull, http.StatusInsufficientStorage, "store_full", "the endpoint has no space left: have room made on its storage, then send it again"},
+	{store.ErrUnavailable, http.StatusServiceUnavailable, "store_unavailable", "the endpoint cannot use its storage: try again (an upload that was stored after all is answered 200), and if that does not help have its log looked at for this request_id"},
+	{store.ErrTimeout, http.StatusGatewayTimeout, "store_timeout", "the endpoint's storage did not answer in time, an upload may or may not be stored: send it again, the same bytes are never stored twice"},
+	{store.ErrUntrusted, http.StatusBadGateway, "store_untrusted", "the endpoint's storage gave an answer that cannot be trusted: try again, and if that does not help have its log looked at"},
 }
 
 // problemFor is the one place where errors become status codes.
@@ -44,39 +68,26 @@ func problemFor(err error) problem {
 	var unauthenticated *auth.Error
 	switch {
 	case errors.As(err, &refused):
-		return problem{Status: refused.status, Detail: refused.detail, authenticate: refused.authenticate}
+		return problem{Status: refused.status, reason: refused.reason, Detail: refused.detail, authenticate: refused.authenticate}
 	case errors.As(err, &unauthenticated) && unauthenticated.Missing:
-		return problem{Status: http.StatusUnauthorized, Detail: err.Error(), authenticate: "Bearer"}
+		return problem{Status: http.StatusUnauthorized, reason: "no_credentials", Detail: err.Error(), authenticate: "Bearer"}
 	case errors.As(err, &unauthenticated) && unauthenticated.Unavailable:
-		return problem{Status: http.StatusServiceUnavailable, Detail: err.Error()}
+		return problem{Status: http.StatusServiceUnavailable, reason: "no_issuer_keys", Detail: err.Error()}
 	case errors.As(err, &unauthenticated):
-		return problem{Status: http.StatusUnauthorized, Detail: err.Error(), authenticate: `Bearer error="invalid_token"`}
-	case errors.Is(err, errTooLarge):
-		return problem{Status: http.StatusRequestEntityTooLarge, Detail: "the archive is larger than this endpoint takes: make it smaller, or have the endpoint's size limit raised"}
-	case errors.Is(err, errStalled):
-		return problem{Status: http.StatusRequestTimeout, Detail: "the upload stalled and was given up, nothing is stored: send it again"}
-	case errors.Is(err, errCutShort), errors.Is(err, context.Canceled):
-		return problem{Status: http.StatusBadRequest, Detail: "the body ended before it was complete, nothing is stored: send it again, whole"}
+		return problem{Status: http.StatusUnauthorized, reason: "bad_credentials", Detail: err.Error(), authenticate: `Bearer error="invalid_token"`}
 	case errors.Is(err, store.ErrInvalidKey):
-		return problem{Status: http.StatusBadRequest, Detail: err.Error()}
-	case errors.Is(err, store.ErrNotFound):
-		return problem{Status: http.StatusNotFound, Detail: "nothing is stored under this key: check namespace, name and version"}
-	case errors.Is(err, store.ErrExists):
-		return problem{Status: http.StatusPreconditionFailed, Detail: "an artifact is stored under this key, and If-None-Match: * asks that there be none: publish under a new version"}
+		return problem{Status: http.StatusBadRequest, reason: "bad_key", Detail: err.Error()}
 	case errors.Is(err, store.ErrConflict):
-		return problem{Status: http.StatusConflict, Detail: conflictDetail(err)}
+		return problem{Status: http.StatusConflict, reason: "conflict", Detail: conflictDetail(err)}
 	case errors.Is(err, store.ErrMismatch):
-		return problem{Status: http.StatusBadRequest, Detail: mismatchDetail(err)}
-	case errors.Is(err, store.ErrFull):
-		return problem{Status: http.StatusInsufficientStorage, Detail: "the endpoint has no space left: have room made on its storage, then send it again"}
-	case errors.Is(err, store.ErrUnavailable):
-		return problem{Status: http.StatusServiceUnavailable, Detail: "the endpoint cannot use its storage: try again (an upload that was stored after all is answered 200), and if that does not help have its log looked at for this request_id"}
-	case errors.Is(err, store.ErrTimeout):
-		return problem{Status: http.StatusGatewayTimeout, Detail: "the endpoint's storage did not answer in time, an upload may or may not be stored: send it again, the same bytes are never stored twice"}
-	case errors.Is(err, store.ErrUntrusted):
-		return problem{Status: http.StatusBadGateway, Detail: "the endpoint's storage gave an answer that cannot be trusted: try again, and if that does not help have its log looked at"}
+		return problem{Status: http.StatusBadRequest, reason: "mismatch", Detail: mismatchDetail(err)}
 	}
-	return problem{Status: http.StatusInternalServerError, Detail: "the endpoint failed: have its log looked at for this request_id"}
+	for _, a := range answers {
+		if errors.Is(err, a.err) {
+			return problem{Status: a.status, reason: a.reason, Detail: a.detail}
+		}
+	}
+	return problem{Status: http.StatusInternalServerError, reason: "failed", Detail: "the endpoint failed: have its log looked at for this request_id"}
 }
 
 func conflictDetail(err error) string {

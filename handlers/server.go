@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -35,7 +36,14 @@ type Config struct {
 
 	Certificate *Certificate // serve TLS; nil: plain HTTP
 
+	// Whose X-Forwarded-For the log believes, about where a request came from; nothing else does.
+	TrustedProxies []netip.Prefix
+
 	Redirect Redirect // answer downloads with a redirect; nil: send the bytes
+
+	Version string // for metrics
+
+	Space func() (free, size uint64, err error) // bytes where uploads are received, for metrics; nil: nobody knows
 
 	Overwrite bool          // let an upload replace other bytes
 	MaxSize   int64         // largest artifact, in bytes
@@ -51,6 +59,7 @@ type Server struct {
 	downloadURL string // without a slash at its end
 	echo        *echo.Echo
 	health      health
+	metrics     *metrics
 	buffers     sync.Pool // of *[]byte, smallFile bytes each
 	copyBuffers sync.Pool // of *[]byte, copySize bytes each
 }
@@ -74,8 +83,10 @@ func New(cfg Config) (*Server, error) {
 	s.buffers.New = func() any { b := make([]byte, smallFile); return &b }
 	s.copyBuffers.New = func() any { b := make([]byte, copySize); return &b }
 	s.health.store = cfg.Store
+	s.metrics = newMetrics(s)
 
 	s.echo = echo.New()
+	s.echo.IPExtractor = s.clientAddress()
 	s.echo.Use(s.observe)
 	s.echo.GET("/healthz", s.healthz)
 	s.echo.HEAD("/healthz", s.healthz)
@@ -84,6 +95,19 @@ func New(cfg Config) (*Server, error) {
 	// Every other path, every method, also those Echo has no name for: see serve.
 	s.echo.RouteNotFound("/*", s.serve)
 	return s, nil
+}
+
+// clientAddress is how Echo finds out where a request came from: from the last address that no trusted proxy has.
+func (s *Server) clientAddress() echo.IPExtractor {
+	if len(s.cfg.TrustedProxies) == 0 {
+		return echo.ExtractIPDirect()
+	}
+	trust := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
+	for _, p := range s.cfg.TrustedProxies {
+		p = p.Masked()
+		trust = append(trust, echo.TrustIPRange(&net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}))
+	}
+	return echo.ExtractIPFromXFFHeader(trust...)
 }
 
 // prefix takes the path out of one of the two URLs.

@@ -25,6 +25,8 @@ func (s *Server) upload(x *exchange, key store.Key) error {
 	if err != nil {
 		return err
 	}
+	s.metrics.receiving.Inc()
+	defer s.metrics.receiving.Dec()
 	info, outcome, err := s.cfg.Store.Put(x.Request().Context(), key, &x.body, opts)
 	if x.body.err != nil {
 		return x.body.err
@@ -37,6 +39,7 @@ func (s *Server) upload(x *exchange, key store.Key) error {
 	h := x.Response().Header()
 	h.Set("Location", url)
 	setValidators(h, info)
+	x.outcome = outcome.String()
 	status := http.StatusOK
 	if outcome == store.Created {
 		status = http.StatusCreated

@@ -49,6 +49,9 @@ func (d *Disk) fd() int { return int(d.root.Fd()) }
 // not, artifacts are served without Repr-Digest, and a repeated Put has to read what is stored.
 func (d *Disk) KeepsDigests() bool { return d.staging.attributes }
 
+// Space is the room on the file system of the store, and its size, in bytes.
+func (d *Disk) Space() (free, size uint64, err error) { return d.staging.space() }
+
 // Close releases the store's descriptors. Objects that are open stay usable.
 func (d *Disk) Close() error {
 	if d.staging != nil {

@@ -54,6 +54,9 @@ func (s *S3) info(key Key, o minio.ObjectInfo) (Info, error) {
 	return info, nil
 }
 
+// Space is the room on the file system that uploads are received on, and its size, in bytes. What room a bucket has is not known.
+func (s *S3) Space() (free, size uint64, err error) { return s.staging.space() }
+
 // Open implements [Store], with one request; the content is what this request brings.
 func (s *S3) Open(ctx context.Context, key Key) (Object, error) {
 	var object *s3Object

@@ -62,6 +62,14 @@ func openStaging(dir int, cfg stagingConfig) (*staging, error) {
 	return s, nil
 }
 
+// space is the room on the staging directory's file system, for who is no superuser, and its size, in bytes.
+func (s *staging) space() (free, size uint64, err error) {
+	var st unix.Statfs_t
+	err = retry(func() error { return unix.Fstatfs(s.dir, &st) })
+	block := uint64(st.Bsize) // signed on some systems
+	return st.Bavail * block, st.Blocks * block, err
+}
+
 // try goes the whole way of an upload once with an empty file, so that no upload is the first to find out what the file
 // system cannot do, and notes whether it keeps digests.
 func (s *staging) try() error {

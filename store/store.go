@@ -123,6 +123,11 @@ const (
 	Replaced                     // the key held other bytes
 )
 
+// String is the outcome in a word.
+func (o Outcome) String() string {
+	return [...]string{"", "created", "unchanged", "replaced"}[o]
+}
+
 // Errors to test for with errors.Is. fs.ErrNotExist is none of them: a lost mount is not a missing artifact.
 var (
 	ErrNotFound    = errors.New("no such artifact")

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -44,6 +45,23 @@ func Address(v string) (string, error) {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	return v, err
+}
+
+// Networks are addresses, or networks as 10.0.0.0/8, with commas between them.
+func Networks(v string) (networks []netip.Prefix, err error) {
+	for text := range strings.SplitSeq(v, ",") {
+		text = strings.TrimSpace(text)
+		network, err := netip.ParsePrefix(text)
+		if err != nil {
+			address, err := netip.ParseAddr(text)
+			if err != nil || address.Zone() != "" {
+				return nil, errors.New("neither")
+			}
+			network = netip.PrefixFrom(address, address.BitLen())
+		}
+		networks = append(networks, network)
+	}
+	return networks, nil
 }
 
 // Size is a number of bytes, with KiB, MiB, GiB or TiB.

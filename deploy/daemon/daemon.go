@@ -1,0 +1,50 @@
+// Package daemon is how the process lives on its machine: which signals end it, which sockets it is handed, what it tells the
+// service manager, and which files it looks at again.
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+)
+
+// Context ends with the first SIGINT or SIGTERM. A second one does not wait for the drain and ends the process.
+func Context() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel()
+		os.Exit(128 + int((<-signals).(syscall.Signal)))
+	}()
+	return ctx
+}
+
+// Listen listens on an address; where the service manager holds a socket for this process, that is it (sd_listen_fds(3)). Then
+// the port is open while the service restarts, and may be one that only root could open.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	handed, err := activation.Listeners()
+	if err != nil {
+		return nil, fmt.Errorf("the sockets of the service manager: %w", err)
+	}
+	switch {
+	case len(handed) == 1 && handed[0] != nil:
+		return handed[0], nil
+	case len(handed) > 0:
+		return nil, fmt.Errorf("the service manager hands over %d sockets, or one that is no stream: give one ListenStream", len(handed))
+	}
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+}
+
+// Ready tells the service manager that requests are answered (sd_notify(3)); Stopping, that the end has begun.
+func Ready() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) } // nobody may listen
+
+// Stopping is the other end of Ready.
+func Stopping() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) }
