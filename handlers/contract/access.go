@@ -233,6 +233,9 @@ func credentialsFirst(c *check) {
 		key = strings.ReplaceAll(key, "..", "%2e%2e")
 		for _, rest := range []string{"Content-Type: multipart/form-data\r\nContent-Length: 10\r\n", "Content-Encoding: gzip\r\nContent-Length: 10\r\n", "", "Content-Length: 99999999999999\r\n",
 			"Content-Length: 0\r\n", "If-None-Match: *\r\nContent-Length: 3\r\n", "Repr-Digest: nonsense\r\nContent-Length: 3\r\n", "Content-Range: bytes 0-1/2\r\nContent-Length: 3\r\n"} {
+			if c.e.Proxy && strings.Contains(rest, "99999999999999") {
+				continue // it may wait for all that was announced
+			}
 			request := strings.Replace(c.rawPut(key), c.e.UploadTokens[0], "wrong", 1) + rest + "\r\n"
 			a, _ := c.raw(c.e.UploadURL, request)
 			c.is(a, key+" "+rest, http.StatusUnauthorized)

@@ -31,6 +31,9 @@ func otherMethods(c *check) {
 			for _, path := range []string{"/" + key, "/ns", "/"} {
 				a := c.is(c.do(method, base+path, nil), method+" "+path, http.StatusMethodNotAllowed)
 				allow := a.Header.Get("Allow")
+				if a.proxy {
+					continue
+				}
 				if base == c.e.UploadURL && !strings.Contains(allow, "PUT, DELETE") || base == c.e.DownloadURLBase && !strings.Contains(allow, "GET, HEAD") {
 					c.Errorf("%s %s: Allow is %q", method, path, allow)
 				}
@@ -39,6 +42,9 @@ func otherMethods(c *check) {
 	}
 	u, _ := url.Parse(c.e.UploadURL)
 	for _, line := range []string{"OPTIONS *", "PATCH " + c.e.UploadURL + "/" + key, "BREW *"} {
+		if c.e.Proxy && strings.HasSuffix(line, "*") {
+			continue // the server as a whole is the proxy
+		}
 		a, _ := c.raw(c.e.UploadURL, line+" HTTP/1.1\r\nHost: "+u.Host+"\r\n\r\n")
 		c.is(a, line, http.StatusMethodNotAllowed)
 	}
@@ -94,6 +100,9 @@ func orderOfRefusals(c *check) {
 		{stored, star + different, 412},
 		{fresh, star + huge, 413},
 	} {
+		if c.e.Proxy && strings.HasSuffix(test.rest, huge) {
+			continue // it may wait for all that was announced
+		}
 		a, _ := c.raw(c.e.UploadURL, c.rawPut(test.key)+test.rest+"\r\n")
 		c.is(a, fmt.Sprintf("%q", test.rest), test.status)
 	}

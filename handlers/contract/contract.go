@@ -29,6 +29,10 @@ type Endpoint struct {
 	Patience  time.Duration // in which 64 KiB of a body have to come; 0 or above 5 s: not checked
 	MaxSize   int64         // limit in bytes, at least 300,000; 0 or above 64 MiB: the checks at the limit are left out
 
+	// Proxy says that there is a proxy in front. It may refuse by itself, in its own words, what is malformed; and the connection
+	// is its own, so what is said of that is not checked.
+	Proxy bool
+
 	// Client sends the requests, but for those that no client would; nil means one that follows no redirects.
 	Client *http.Client
 }
@@ -87,6 +91,7 @@ func Run(t *testing.T, e Endpoint) (held []int) {
 	return held
 }
 
+func direct(e Endpoint) bool       { return !e.Proxy }
 func overwriteOff(e Endpoint) bool { return !e.Overwrite }
 func overwriteOn(e Endpoint) bool  { return e.Overwrite }
 func limited(e Endpoint) bool      { return e.MaxSize > 0 && e.MaxSize <= 64<<20 }

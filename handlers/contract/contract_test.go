@@ -24,6 +24,7 @@ func TestMain(m *testing.M) {
 	flag.StringVar(&e.DownloadAuth, "download-auth", "query_param", "query_param, bearer_header or none")
 	flag.StringVar(&e.DownloadParam, "download-param", "token", "name of the query parameter")
 	flag.StringVar(&endpoint.downloadToken, "download-token", "", "its download tokens, with commas between them")
+	flag.BoolVar(&e.Proxy, "proxy", false, "a proxy is in front, which may refuse what is malformed by itself")
 	flag.BoolVar(&e.Overwrite, "overwrite", false, "uploads replace other bytes")
 	flag.Int64Var(&e.MaxSize, "max-size", 0, "its limit in bytes; 0: not checked")
 	flag.DurationVar(&e.Patience, "patience", 0, "the time in which 64 KiB of a body have to come; 0 or above 5s: not checked")

@@ -75,6 +75,9 @@ func refusalWithoutBody(c *check) {
 		key := c.key("1.0.0.zip")
 		a, conn := c.raw(c.e.UploadURL, c.rawPut(key)+"Content-Type: multipart/form-data\r\n"+length+"\r\n")
 		c.is(a, "refused, "+length, http.StatusUnsupportedMediaType)
+		if c.e.Proxy {
+			continue
+		}
 		if !a.Close {
 			c.Errorf("%s: the connection is not announced to close", length)
 		}
@@ -98,7 +101,7 @@ func refusalAfterBody(c *check) {
 		}
 		conn := c.dial(c.e.UploadURL)
 		_, _ = io.WriteString(conn, c.rawPut(key)+"Content-Type: multipart/form-data\r\n"+how+"\r\n")
-		if _, err := conn.Write(body); err != nil {
+		if _, err := conn.Write(body); err != nil && !c.e.Proxy {
 			c.Errorf("%s: the body could not be written: %v", how, err)
 		}
 		c.is(c.readRaw(conn, "PUT "), "refused, "+how, http.StatusUnsupportedMediaType)

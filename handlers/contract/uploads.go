@@ -38,7 +38,7 @@ func uploads() []statement {
 		{text: "a Content-Encoding other than identity is 415", check: contentEncoding},
 		{text: "a Content-Range is 400", check: contentRange},
 		{text: "every other content type, and none, is accepted", check: contentTypes},
-		{text: "Expect: 100-continue is answered by 100 for a welcome upload, and only by the refusal for another", check: expectContinue},
+		{text: "Expect: 100-continue is answered by 100 for a welcome upload, and only by the refusal for another", check: expectContinue, when: direct},
 		{text: "a refusal reaches a client that declared a body and sends nothing", check: refusalWithoutBody},
 		{text: "a refusal reaches a client that writes its whole body before it reads", check: refusalAfterBody},
 		{text: "of many concurrent uploads to one key one wins, and its bytes are served", check: concurrent, when: overwriteOff},
@@ -186,7 +186,7 @@ func emptyBody(c *check) {
 func noLength(c *check) {
 	key := c.key("1.0.0.zip")
 	a, _ := c.raw(c.e.UploadURL, c.rawPut(key)+"\r\n")
-	c.is(a, "no length", http.StatusLengthRequired)
+	c.is(a, "no length", c.unlessProxy(http.StatusLengthRequired, http.StatusBadRequest)...)
 	c.absent(key)
 }
 
@@ -232,8 +232,9 @@ func cutShort(c *check) {
 		if half, ok := conn.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite() // there is no more, but an answer would be read
 		}
-		a := c.readRaw(conn, "PUT ")
-		if a.StatusCode < 400 {
+		if c.e.Proxy {
+			_, _ = io.Copy(io.Discard, conn) // a proxy may answer a client that has closed its side, or hang up
+		} else if a := c.readRaw(conn, "PUT "); a.StatusCode < 400 {
 			c.Errorf("an upload that was cut short is answered %s", a.Status)
 		}
 		c.absent(key)
