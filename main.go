@@ -299,6 +299,15 @@ func (p *program) serve(ctx context.Context) error {
 	if p.auth.UploadAuth == auth.None {
 		log.Warn("everyone who reaches this address may upload and delete: DEPOT_UPLOAD_AUTH is none")
 	}
+	if warning := cfg.Certificate.Warning(); warning != "" {
+		log.Warn(warning)
+	}
+	if p.auth.AccessFile != "" {
+		log.Info("who may do what is in the access file", "file", p.auth.AccessFile, "entries", cfg.Auth.Entries())
+		if _, err := store.ReadSecret(p.bucket.Store, auth.UploadName); err == nil && !p.inBucket() {
+			log.Warn("the tokens that an earlier start generated are not valid beside an access file", "directory", p.bucket.Store)
+		}
+	}
 	if err := p.banner(); err != nil {
 		return err
 	}
@@ -310,6 +319,9 @@ func (p *program) serve(ctx context.Context) error {
 		go cfg.Auth.Refresh(ctx)
 		changed, err := p.reload(cfg.Auth, cfg.Certificate)
 		server.Reloaded(err)
+		if warning := cfg.Certificate.Warning(); warning != "" && strings.Contains(changed, "certificate") {
+			log.Warn(warning)
+		}
 		return changed, err
 	})
 	if admin != nil {
@@ -383,29 +395,19 @@ func (p *program) token(args []string) error {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		which, args = args[0], args[1:]
 	}
-	name, keys, claims := "NAME", auth.NewKeyPair(), auth.NewClaims()
-	kind, known := map[string]struct {
-		flags map[string]*string
-		print func() (string, error)
-	}{
-		"new": {map[string]*string{"name": &name}, func() (string, error) {
-			token := auth.NewToken()
-			_, err := fmt.Fprintln(p.stderr, auth.Entry(name, token))
-			return token, err
-		}},
-		"keygen": {map[string]*string{"alg": &keys.Alg, "out": &keys.Out}, keys.Write},
-		"jwt": {map[string]*string{"key": &claims.Key, "name": &claims.Name, "allow": &claims.Allow, "namespace": &claims.Namespace,
-			"ttl": &claims.TTL, "issuer": &claims.Issuer, "audience": &claims.Audience}, claims.Sign},
-	}[which]
+	maker, known := auth.Makers()[which]
 	if !known {
 		return usageError{"depot token makes new, keygen or jwt" + settings.DidYouMean(which, []string{"new", "keygen", "jwt"})}
 	}
-	if wrong := settings.Table(nil).Read(args, nil, kind.flags); len(wrong) > 0 {
+	if wrong := settings.Table(nil).Read(args, nil, maker.Flags); len(wrong) > 0 {
 		return usageError(wrong)
 	}
-	text, err := kind.print()
+	text, beside, err := maker.Make()
 	if err != nil {
 		return err
+	}
+	if beside != "" {
+		_, _ = fmt.Fprintln(p.stderr, beside)
 	}
 	return p.print(text)
 }
@@ -420,21 +422,15 @@ func (p *program) access(ctx context.Context) error {
 	if p.tokenFile+p.action+p.key == "" {
 		return p.print(authenticator.Table())
 	}
-	action, err := auth.ParseAction(p.action)
-	if err != nil {
-		return usageError{"--action: " + err.Error()}
+	key, keyErr := store.ParseKey(p.key)
+	if keyErr != nil {
+		keyErr = fmt.Errorf("--key: %w", keyErr)
 	}
-	key, err := store.ParseKey(p.key)
-	if err != nil {
-		return usageError{"--key: " + err.Error()}
-	}
-	secret, err := os.ReadFile(p.tokenFile)
-	if err != nil {
-		return usageError{"--token-file: name a readable file with the token"}
-	}
-	authenticator.Refresh(ctx)
-	allowed, why := authenticator.Explain(ctx, strings.TrimSpace(string(secret)), action, key.Namespace())
-	if !allowed {
+	allowed, why, err := authenticator.ExplainFile(ctx, p.tokenFile, p.action, key.Namespace())
+	switch err = errors.Join(err, keyErr); {
+	case err != nil:
+		return usageError(strings.Split(err.Error(), "\n"))
+	case !allowed:
 		return errors.New("no: " + why)
 	}
 	return p.print("yes: " + why)
@@ -458,7 +454,8 @@ Commands:
   client-config   print AgentVerse's settings for this endpoint, tokens included; --toml for its configuration file
   access [FILE]   check the access file and print who may do what; with --token-file F --action A --key K, whether
                   the token in that file may do that, and why (exit status 1 if not)
-  token [new]     print a new random token, and to standard error its entry for the access file; --name N names it
+  token [new]     print a new random token, and to standard error its entry for the access file: --name N,
+                  --allow upload,delete,download (default upload), --namespace a,b-* (default *)
   token keygen    make a pair of keys for signing JWTs, and print the entry for the access file that trusts them:
                   --alg RS256, ES256 (default) or EdDSA; --out F writes F.pem, the secret one, and F.pub.pem
   token jwt       print a service token signed with --key F.pem for --name N; --ttl (90d); where given, it may do no more

@@ -51,8 +51,8 @@ func (r *reader) readAccess() (tokens []token, issuers []*issuer, err error) {
 	if err := decoder.Decode(&file); err != nil {
 		return nil, nil, tomlError(r.path, err)
 	}
-	if len(file.Token)+len(file.Issuer) == 0 {
-		return nil, nil, fmt.Errorf("%s: it grants nothing: add a [[token]] or an [[issuer]]", r.path)
+	if len(file.Token)+len(file.Issuer) == 0 && (r.strict || len(bytes.TrimSpace(content)) == 0) {
+		return nil, nil, fmt.Errorf("%s: it grants nothing: add a [[token]] or an [[issuer]] (to revoke all while depot runs, leave a comment in it)", r.path)
 	}
 	r.lines = strings.Split(string(content), "\n")
 	for i, entry := range file.Token {
@@ -89,7 +89,7 @@ func tomlError(path string, err error) error {
 // reader turns the entries of an access file into what they grant, and collects what is wrong with them.
 type reader struct {
 	path     string
-	since    time.Time                // what expired before is an error
+	strict   bool                     // at a start: what grants nothing any more is a mistake, not someone's way to revoke it
 	sum      hash.Hash                // of all that was read
 	sourceOf func(url string) *source // of a key set
 
@@ -185,7 +185,7 @@ func (r *reader) digest(entry tokenEntry) (digest [32]byte) {
 		secret := strings.TrimSpace(string(content))
 		switch {
 		case err != nil:
-			r.fail("secret_file", "it cannot be read: %v", withoutPath(err))
+			r.fail("secret_file", "%s", r.unreadable(err))
 		case secret == "":
 			r.fail("secret_file", "the file is empty: put a token into it (depot token makes one)")
 		case !printableASCII(secret):
@@ -197,12 +197,13 @@ func (r *reader) digest(entry tokenEntry) (digest [32]byte) {
 	return digest
 }
 
-// withoutPath is why a file cannot be read. Its path is not repeated: it may be a secret that was put into the wrong place.
-func withoutPath(err error) error {
+// unreadable says why a file that an entry names cannot be read. Its name is not repeated, only where it is looked for: it may
+// be a secret that was put into the wrong place.
+func (r *reader) unreadable(err error) string {
 	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		return path.Err
+		err = path.Err
 	}
-	return err
+	return fmt.Sprintf("this file cannot be read: %v (a relative path begins at %s)", err, filepath.Dir(r.path))
 }
 
 func printableASCII(text string) bool {
@@ -250,7 +251,7 @@ func (r *reader) expiry(value any) (expires time.Time) {
 		r.fail("expires", "give a day like 2027-06-01, or a time with its zone like 2027-06-01T12:00:00Z, without quotes")
 		return time.Time{}
 	}
-	if !expires.After(r.since) {
+	if r.strict && !expires.After(time.Now()) {
 		r.fail("expires", "it has expired: remove the entry, or give a later day")
 	}
 	return expires

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"strings"
@@ -68,6 +69,9 @@ func (r *reader) issuer(entry issuerEntry, tokens []token, before []*issuer) *is
 		i.namespaces = r.patterns(entry.Namespaces)
 	}
 	for name, want := range entry.Require {
+		if text, _ := want.(string); strings.HasSuffix(text, "*") {
+			r.fail("require", "what %q must be ends with a star, and there are no patterns here: list the values, or require another claim", name)
+		}
 		if !usable(want) {
 			r.fail("require", "what %q must be is empty or of no use: give a text, a number, true or false, a list of those, or a table", name)
 		}
@@ -135,7 +139,7 @@ func (r *reader) keys(entry issuerEntry) *source {
 	}
 	content, err := r.readFile(path)
 	if err != nil {
-		r.fail(key, "it cannot be read: %v", withoutPath(err))
+		r.fail(key, "%s", r.unreadable(err))
 		return nil
 	}
 	set, err := read(content)
@@ -165,4 +169,12 @@ func ParseTTL(text string) (ttl time.Duration, err error) {
 		err = errors.New("nothing, or more than a century")
 	}
 	return ttl, err
+}
+
+// inDays writes a time the way that ParseTTL reads it.
+func inDays(ttl time.Duration) string {
+	if ttl%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%dd", ttl/(24*time.Hour))
+	}
+	return ttl.String()
 }

@@ -50,7 +50,7 @@ func TestAccessFileErrors(t *testing.T) {
 		entry(name, secret, `secret_file = "secret"`, allow, ns):                    {"access.toml:3: give one of sha256 and secret_file"},
 		entry(name, `sha256 = "`+canary+`"`, allow, ns):                             {"access.toml:3: it must be 64 hexadecimal digits"},
 		entry(name, `sha256 = "`+sum("")+`"`, allow, ns):                            {"access.toml:3: it is the SHA-256 of nothing"},
-		entry(name, `secret_file = "`+canary+`"`, allow, ns):                        {"access.toml:3: it cannot be read: no such file"},
+		entry(name, `secret_file = "`+canary+`"`, allow, ns):                        {"access.toml:3: this file cannot be read: no such file"},
 		entry(name, `secret_file = "empty"`, allow, ns):                             {"access.toml:3: the file is empty"},
 		entry(name, `secret_file = "two"`, allow, ns):                               {"access.toml:3: the token has a character"},
 		entry(name, secret, ns):                                                     {"access.toml:1: it allows nothing"},

@@ -95,10 +95,9 @@ func invalid(detail string) *Error { return &Error{detail: detail} }
 // Authenticator knows the tokens, as digests only, and the keys of issuers. Any number of goroutines may use it, also while
 // what it knows is replaced by [Authenticator.Reload].
 type Authenticator struct {
-	policy  atomic.Pointer[policy]
-	started time.Time // what expired before is a mistake in the file, what does later is not
-	log     *slog.Logger
-	client  *http.Client // for key sets
+	policy atomic.Pointer[policy]
+	log    *slog.Logger
+	client *http.Client // for key sets
 
 	reload  sync.Mutex
 	sources map[string]*source // of key sets, by URL: they outlive a reload; under reload
@@ -107,7 +106,7 @@ type Authenticator struct {
 // New validates a Config, with all the files it names; the error names everything that is wrong with it. Key sets are not
 // fetched yet: see [Authenticator.Refresh].
 func New(cfg Config) (*Authenticator, error) {
-	a := &Authenticator{started: time.Now(), log: cfg.Log, client: keyClient()}
+	a := &Authenticator{log: cfg.Log, client: keyClient()}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -119,30 +118,47 @@ func New(cfg Config) (*Authenticator, error) {
 }
 
 // Reload reads a Config and its files again and puts them in force, at once and as a whole: whoever asks is judged by the old
-// or the new. It reports whether there was anything new. After an error the old stays in force.
+// or the new. It reports whether there was anything new. After an error the old stays in force. What New takes for a mistake,
+// an entry that has expired or a file without any, is here a way to revoke.
 func (a *Authenticator) Reload(cfg Config) (changed bool, err error) {
 	a.reload.Lock()
 	defer a.reload.Unlock()
-	sources := map[string]*source{}
-	fresh, err := newPolicy(cfg, a.started, func(url string) *source {
-		for _, known := range []map[string]*source{a.sources, sources} {
-			if s := known[url]; s != nil {
-				sources[url] = s
-				return s
-			}
-		}
-		sources[url] = &source{url: url, client: a.client, log: a.log}
-		return sources[url]
-	})
-	if err != nil {
+	old := a.policy.Load()
+	fresh, sources, err := a.read(cfg)
+	if err != nil || old != nil && old.fingerprint == fresh.fingerprint {
 		return false, err
 	}
-	if old := a.policy.Load(); old != nil && old.fingerprint == fresh.fingerprint {
-		return false, nil
+	if old != nil { // a file may be half written
+		time.Sleep(settling)
+		again, _, err := a.read(cfg)
+		if err != nil {
+			return false, err
+		}
+		if again.fingerprint != fresh.fingerprint {
+			return false, errors.New("Config.AccessFile: the files are being written at this moment: they are looked at again soon")
+		}
 	}
 	a.sources = sources
 	a.policy.Store(fresh)
 	return true, nil
+}
+
+// settling is how long files must stay the same before they count.
+const settling = 100 * time.Millisecond
+
+// read makes a policy, with the sources of keys that are known already, and new ones for new URLs. Under reload.
+func (a *Authenticator) read(cfg Config) (*policy, map[string]*source, error) {
+	sources := map[string]*source{}
+	p, err := newPolicy(cfg, a.policy.Load() == nil, func(url string) *source {
+		if sources[url] == nil {
+			sources[url] = a.sources[url]
+		}
+		if sources[url] == nil {
+			sources[url] = &source{url: url, client: a.client, log: a.log}
+		}
+		return sources[url]
+	})
+	return p, sources, err
 }
 
 // Refresh fetches the key sets that are due, and waits for them until ctx ends. Failures are logged, and the tokens of such

@@ -31,7 +31,7 @@ type issuer struct {
 func (i *issuer) verify(ctx context.Context, t unverified) (jwt.MapClaims, *keySet, error) {
 	keys := i.keys.keys(ctx, nil)
 	if keys == nil {
-		return nil, nil, &Error{Unavailable: true, detail: "the token cannot be checked: the endpoint has not got the keys of its issuer at the moment; try again in a minute, and if that does not help have its log looked at"}
+		return nil, nil, &Error{Unavailable: true, detail: "the token cannot be checked: the endpoint has not got the keys of its issuer " + i.name + " at the moment; try again in a minute, and if that does not help have its log looked at"}
 	}
 	claims, err := keys.verify(t, i)
 	if errors.Is(err, errOtherKey) {
@@ -44,18 +44,21 @@ func (i *issuer) verify(ctx context.Context, t unverified) (jwt.MapClaims, *keyS
 		err = jwt.ErrTokenExpired
 	}
 	if err != nil {
-		return nil, nil, explain(err, i)
+		return nil, nil, explain(err, i, t)
 	}
 	if i.maxTTL > 0 {
 		switch issued, _ := dateOf(claims, "iat"); {
 		case issued.IsZero():
-			return nil, nil, invalid("the token does not say when it was issued: it needs the claim iat")
+			return nil, nil, invalid("the token of " + i.identity(t.subject) + " does not say when it was issued: it needs the claim iat")
 		case t.expires.Sub(issued) > i.maxTTL:
-			return nil, nil, invalid(fmt.Sprintf("the token is valid for longer than the %v this endpoint takes: have one issued for less", i.maxTTL))
+			return nil, nil, invalid(fmt.Sprintf("the token of %s is valid for longer than the %s this endpoint takes: have one issued for less", i.identity(t.subject), inDays(i.maxTTL)))
 		}
 	}
 	return claims, keys, nil
 }
+
+// identity is what the log calls who a token of this issuer is for.
+func (i *issuer) identity(subject string) string { return i.name + ":" + printable(subject) }
 
 // grant adds to an identity what this entry lets a verified token do. The token's own claims can only narrow that.
 func (i *issuer) grant(id *Identity, claims jwt.MapClaims) {
@@ -91,7 +94,7 @@ func (i *issuer) grant(id *Identity, claims jwt.MapClaims) {
 	}
 	if id.Name == "" || lacks == "" && len(id.grants) == 0 {
 		subject, _ := claims["sub"].(string)
-		id.Name, id.Lacks = i.name+":"+printable(subject), lacks
+		id.Name, id.Lacks = i.identity(subject), lacks
 	}
 	if lacks == "" {
 		id.grants = append(id.grants, g)

@@ -67,7 +67,11 @@ func (s *source) fetchAfter(wait time.Duration) <-chan struct{} {
 		defer s.mu.Unlock()
 		s.running, s.failed = nil, err != nil
 		if err != nil {
-			s.log.Warn("the keys of an issuer cannot be fetched; those fetched before stay in force for a while", "jwks_url", s.url, "stale_after", staleAfter.String(), "reason", err.Error())
+			consequence := "its tokens are answered 503 until they can"
+			if s.set.inForce(time.Now()) {
+				consequence = "those fetched before stay in force until " + s.set.until.UTC().Format(time.RFC3339)
+			}
+			s.log.Warn("the keys of an issuer cannot be fetched", "jwks_url", s.url, "consequence", consequence, "reason", err.Error())
 			return
 		}
 		if s.set != nil {

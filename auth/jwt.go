@@ -25,6 +25,7 @@ type unverified struct {
 	text    string
 	header  map[string]any
 	issuer  string    // the claim iss
+	subject string    // the claim sub
 	expires time.Time // the claim exp
 }
 
@@ -64,6 +65,7 @@ func readJWT(text string) (t unverified, err error) {
 			return t, invalid("the token's header has a kid that is no text of at most 256 bytes")
 		}
 	}
+	t.subject, _ = claims["sub"].(string)
 	if t.issuer, _ = claims["iss"].(string); t.issuer == "" {
 		return t, invalid("the token does not say who issued it: it needs the claim iss")
 	}
@@ -158,24 +160,26 @@ func dateOf(claims map[string]any, name string) (time.Time, error) {
 	return time.Time{}, invalid("the token's claim " + name + " is no date: it must be a number of seconds since 1970")
 }
 
-// explain turns the library's error into one for the one who asked. What it says of claims is said only of a token whose
-// signature was good.
-func explain(err error, i *issuer) *Error {
+// explain turns the library's error into one for the one who asked. It speaks of claims, and says whose token it is, only
+// where the signature was good.
+func explain(err error, i *issuer, t unverified) *Error {
+	if !errors.Is(err, jwt.ErrTokenInvalidClaims) && !errors.Is(err, jwt.ErrTokenExpired) {
+		return invalid("the token is not signed by a key of its issuer " + i.name + ": check that it was copied whole, and that the endpoint has the issuer's current keys")
+	}
+	detail := "claims are not as they must be: it needs iss, exp, and aud with " + i.audience
 	for _, kind := range []struct {
 		is     error
 		detail string
 	}{
-		{jwt.ErrTokenMalformed, errMalformed.detail},
-		{jwt.ErrTokenExpired, "the token has expired: have a new one issued"},
-		{jwt.ErrTokenNotValidYet, "the token is not valid yet (its claim nbf): check the clocks of its issuer and of this endpoint"},
-		{jwt.ErrTokenUsedBeforeIssued, "the token was issued in the future (its claim iat): check the clocks of its issuer and of this endpoint"},
-		{jwt.ErrTokenInvalidAudience, "the token is not meant for this endpoint: its claim aud must have " + i.audience},
-		{jwt.ErrTokenRequiredClaimMissing, "the token lacks a claim: it needs iss, exp, and aud with " + i.audience},
-		{jwt.ErrTokenInvalidClaims, "the token's claims are not as they must be: it needs iss, exp, and aud with " + i.audience},
+		{jwt.ErrTokenExpired, "time is over, it has expired: have a new one issued"},
+		{jwt.ErrTokenNotValidYet, "time has not begun, it is not valid yet (nbf): check the clocks of its issuer and of this endpoint"},
+		{jwt.ErrTokenUsedBeforeIssued, "claim iat says it was issued in the future: check the clocks of its issuer and of this endpoint"},
+		{jwt.ErrTokenInvalidAudience, "claim aud is not this endpoint: it must have " + i.audience},
 	} {
 		if errors.Is(err, kind.is) {
-			return invalid(kind.detail)
+			detail = kind.detail
+			break
 		}
 	}
-	return invalid("the token is not signed by a key of its issuer: check that it was copied whole, and that the endpoint has the issuer's current keys")
+	return invalid("the token of " + i.identity(t.subject) + " is not valid, its " + detail)
 }

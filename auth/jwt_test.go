@@ -161,10 +161,31 @@ func TestReload(t *testing.T) {
 			return a.Reload(cfg)
 		}
 		works := func(name string) bool { _, err := ask(t, a, name); return err == nil }
-		for _, broken := range []string{"", "[[token]", old + "x = 1\n", old + token("old", later), old + token("gone", time.Now().Add(-time.Hour)), strings.Replace(old, `"*"`, `"a*b"`, 1)} {
+		for _, broken := range []string{"", "[[token]", old + "x = 1\n", old + token("old", later), strings.Replace(old, `"*"`, `"a*b"`, 1)} {
 			if changed, err := write(broken); err == nil || changed || !works("old") || !works("brief") {
 				t.Errorf("%q: %v, %v, old works: %v", broken, changed, err, works("old"))
 			}
+		}
+		done := make(chan error)
+		go func() { // a writer that takes a moment
+			if err := os.WriteFile(cfg.AccessFile, []byte(token("new", later)), 0o600); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(50 * time.Millisecond)
+			done <- os.WriteFile(cfg.AccessFile, []byte(token("new", later)+token("old", later)), 0o600)
+		}()
+		synctest.Wait()
+		if changed, err := a.Reload(cfg); err == nil || changed || !works("old") || !strings.Contains(err.Error(), "being written") {
+			t.Errorf("half written: %v, %v", changed, err)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if changed, err := a.Reload(cfg); err != nil || !changed || !works("old") || !works("new") {
+			t.Errorf("written: %v, %v", changed, err)
+		}
+		if changed, err := write(old); err != nil || !changed {
+			t.Errorf("and back: %v, %v", changed, err)
 		}
 		if err := os.Remove(cfg.AccessFile); err != nil {
 			t.Fatal(err)
@@ -181,6 +202,15 @@ func TestReload(t *testing.T) {
 		}
 		if changed, err := write(token("new", later)); !changed || err != nil || !works("new") || works("old") {
 			t.Errorf("taken away: %v, %v", changed, err)
+		}
+		if changed, err := write(token("new", time.Now())); !changed || err != nil || works("new") {
+			t.Errorf("revoked by its date: %v, %v", changed, err)
+		}
+		if changed, err := write(token("new", later)); !changed || err != nil || !works("new") {
+			t.Errorf("back again: %v, %v", changed, err)
+		}
+		if changed, err := write("# nobody\n"); !changed || err != nil || works("new") {
+			t.Errorf("all revoked: %v, %v", changed, err)
 		}
 		if _, err := auth.New(issuers(t, old, nil)); err == nil || !strings.Contains(err.Error(), "it has expired") {
 			t.Errorf("a start with an entry that has expired: %v", err)

@@ -12,7 +12,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -24,6 +26,63 @@ func NewToken() string {
 	var b [32]byte
 	_, _ = rand.Read(b[:]) // never fails, says crypto/rand
 	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// Maker makes a kind of credential: flags are what it can be told, by the name of each; Make returns what is to be printed, and
+// what belongs beside it.
+type Maker struct {
+	Flags map[string]*string
+	Make  func() (text, beside string, err error)
+}
+
+// Makers are all kinds, by name.
+func Makers() map[string]Maker {
+	entry, keys, claims := NewTokenEntry(), NewKeyPair(), NewClaims()
+	return map[string]Maker{
+		"new":    {map[string]*string{"name": &entry.Name, "allow": &entry.Allow, "namespace": &entry.Namespace}, entry.Write},
+		"keygen": {map[string]*string{"alg": &keys.Alg, "out": &keys.Out}, func() (string, string, error) { text, err := keys.Write(); return text, "", err }},
+		"jwt": {map[string]*string{"key": &claims.Key, "name": &claims.Name, "allow": &claims.Allow, "namespace": &claims.Namespace, "ttl": &claims.TTL,
+			"issuer": &claims.Issuer, "audience": &claims.Audience}, func() (string, string, error) { text, err := claims.Sign(); return text, "", err }},
+	}
+}
+
+// TokenEntry is the entry of a random token for an access file, as people want it.
+type TokenEntry struct {
+	Name      string
+	Allow     string // actions, with commas between them
+	Namespace string // patterns, with commas between them
+}
+
+// NewTokenEntry is what is made where nothing else is asked for.
+func NewTokenEntry() *TokenEntry { return &TokenEntry{Name: "NAME", Allow: "upload", Namespace: "*"} }
+
+// Write makes a token and returns it with its entry, which holds its digest only.
+func (e *TokenEntry) Write() (token, entry string, err error) {
+	if e.Name == "" || !printableASCII(e.Name) {
+		return "", "", errors.New("--name: use printable ASCII without spaces: the log knows the token by that")
+	}
+	allow, allowErr := listOf("--allow", e.Allow, func(text string) error { _, err := ParseAction(text); return err })
+	namespaces, namespacesErr := listOf("--namespace", e.Namespace, func(text string) error { _, err := parsePattern(text); return err })
+	if err := errors.Join(allowErr, namespacesErr); err != nil {
+		return "", "", err
+	}
+	token = NewToken()
+	return token, fmt.Sprintf("\n[[token]]\nname = %q\nsha256 = \"%x\"\nallow = [\"%s\"]\nnamespaces = [\"%s\"]",
+		e.Name, digestOf(token), strings.Join(allow, `", "`), strings.Join(namespaces, `", "`)), nil
+}
+
+// listOf reads a list with commas, each of which has to pass.
+func listOf(flag, text string, check func(string) error) ([]string, error) {
+	if text == "" {
+		return nil, nil
+	}
+	list := strings.Split(text, ",")
+	for _, one := range list {
+		if err := check(one); err != nil {
+			return nil, fmt.Errorf("%s: %w", flag, err)
+		}
+	}
+	return list, nil
 }
 
 // KeyPair is a pair of keys to be made, for signing JWTs.
@@ -56,15 +115,19 @@ func (k *KeyPair) Write() (entry string, err error) {
 	if err := errors.Join(privateErr, publicErr, writeNew(k.Out+".pem", 0o600, "PRIVATE KEY", private), writeNew(k.Out+".pub.pem", 0o644, "PUBLIC KEY", public)); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("[[issuer]]                # for tokens made with: depot token jwt --key %[1]s.pem --name NAME\nissuer = %[2]q\naudience = %[2]q\nkey_file = %[3]q\n"+
-		"allow = [\"upload\", \"delete\"]\nnamespaces = [\"*\"]\nmax_ttl = %[4]q", k.Out, defaultIssuer, k.Out+".pub.pem", defaultTTL), nil
+	return fmt.Sprintf("\n[[issuer]]                # for tokens made with: depot token jwt --key %s.pem --name NAME\nname = %q\nissuer = %q\naudience = %q\n"+
+		"key_file = %q           # keep a copy of this file beside the access file\nallow = [\"upload\", \"delete\"]\nnamespaces = [\"*\"]\nmax_ttl = %q",
+		k.Out, filepath.Base(k.Out), defaultIssuer, defaultIssuer, filepath.Base(k.Out)+".pub.pem", defaultTTL), nil
 }
 
 // writeNew writes a PEM file that was not there before, durably.
 func writeNew(path string, mode os.FileMode, kind string, content []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
-		return fmt.Errorf("--out: %w: keys are not replaced; choose another name, or move that file away", err)
+		if errors.Is(err, fs.ErrExist) {
+			err = fmt.Errorf("%w, and keys are not replaced: choose another name, or move that file away", err)
+		}
+		return fmt.Errorf("--out: %w", err)
 	}
 	if err = errors.Join(pem.Encode(f, &pem.Block{Type: kind, Bytes: content}), f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("--out: %w", err)
@@ -103,23 +166,16 @@ func (c *Claims) Sign() (string, error) {
 	}
 	now := time.Now()
 	claims := jwt.MapClaims{"iss": c.Issuer, "aud": c.Audience, "sub": c.Name, "iat": now.Unix(), "exp": now.Add(ttl).Unix(), "jti": NewToken()}
-	if c.Allow != "" {
-		names := strings.Split(c.Allow, ",")
-		for _, name := range names {
-			if _, err := ParseAction(name); err != nil {
-				return "", fmt.Errorf("--allow: %w", err)
-			}
-		}
-		claims["scope"] = strings.Join(names, " ")
+	allow, allowErr := listOf("--allow", c.Allow, func(text string) error { _, err := ParseAction(text); return err })
+	namespaces, namespacesErr := listOf("--namespace", c.Namespace, func(text string) error { _, err := parsePattern(text); return err })
+	if err := errors.Join(allowErr, namespacesErr); err != nil {
+		return "", err
 	}
-	if c.Namespace != "" {
-		list := strings.Split(c.Namespace, ",")
-		for _, text := range list {
-			if _, err := parsePattern(text); err != nil {
-				return "", fmt.Errorf("--namespace: %w", err)
-			}
-		}
-		claims["namespaces"] = list
+	if allow != nil {
+		claims["scope"] = strings.Join(allow, " ")
+	}
+	if namespaces != nil {
+		claims["namespaces"] = namespaces
 	}
 	privateKey, err := os.ReadFile(c.Key)
 	if err != nil {

@@ -28,9 +28,8 @@ type token struct {
 	expires  time.Time // zero: never
 }
 
-// newPolicy reads a Config and the files it names. What expired before since is an error. sourceOf returns the source of the
-// key set at a URL.
-func newPolicy(cfg Config, since time.Time, sourceOf func(url string) *source) (*policy, error) {
+// newPolicy reads a Config and the files it names; strictly, as [reader] has it. sourceOf returns the source of the key set at a URL.
+func newPolicy(cfg Config, strict bool, sourceOf func(url string) *source) (*policy, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
@@ -51,7 +50,7 @@ func newPolicy(cfg Config, since time.Time, sourceOf func(url string) *source) (
 	settings, _ := json.Marshal(cfg) // of strings: it does not fail
 	_, _ = sum.Write(settings)       // nor does this
 	if cfg.AccessFile != "" {
-		r := reader{path: cfg.AccessFile, since: since, sum: sum, sourceOf: sourceOf}
+		r := reader{path: cfg.AccessFile, strict: strict, sum: sum, sourceOf: sourceOf}
 		tokens, issuers, err := r.readAccess()
 		for _, n := range tokens {
 			for _, t := range p.tokens {
@@ -93,8 +92,11 @@ func (p *policy) identify(ctx context.Context, secret string) (Identity, error) 
 		}
 		return t.identity, nil
 	}
-	if len(p.issuers) == 0 || strings.Count(secret, ".") != 2 {
-		return Identity{}, invalid("the token is not valid: check that it was copied whole, and that it is still one of the endpoint's tokens")
+	switch jwt := strings.HasPrefix(secret, "eyJ") && strings.Count(secret, ".") == 2; {
+	case jwt && len(p.issuers) == 0:
+		return Identity{}, invalid("the token is a JWT, and this endpoint takes none: its access file has no [[issuer]]")
+	case !jwt:
+		return Identity{}, invalid("the token is not valid: check that it was copied whole, without quotes and without a second Bearer, and that it is still one of the endpoint's tokens")
 	}
 	if id, found := p.seen.get(digest, now); found {
 		return id, nil

@@ -3,12 +3,20 @@ package auth
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
 )
+
+// Entries is how many tokens and issuers are known.
+func (a *Authenticator) Entries() int {
+	p := a.policy.Load()
+	return len(p.tokens) + len(p.issuers)
+}
 
 // Table says who may do what, for people: a line for each token and issuer, without any secret.
 func (a *Authenticator) Table() string {
@@ -43,7 +51,7 @@ func (a *Authenticator) Table() string {
 		}
 		until := "its exp"
 		if i.maxTTL > 0 {
-			until += fmt.Sprintf(", %v at most", i.maxTTL)
+			until += fmt.Sprintf(", %s at most", inDays(i.maxTTL))
 		}
 		conditions := []string{"iss = " + i.url, "aud = " + i.audience}
 		for _, name := range slices.Sorted(maps.Keys(i.require)) {
@@ -68,6 +76,21 @@ func join(patterns []pattern) string {
 	return strings.Join(names, ", ")
 }
 
+// ExplainFile is Explain for the token in a file and an action by its name; what is wrong with those two is the error.
+func (a *Authenticator) ExplainFile(ctx context.Context, tokenFile, actionName, namespace string) (allowed bool, why string, err error) {
+	action, err := ParseAction(actionName)
+	if err != nil {
+		return false, "", fmt.Errorf("--action: %w", err)
+	}
+	secret, err := os.ReadFile(tokenFile)
+	if err != nil {
+		return false, "", errors.New("--token-file: name a readable file with the token")
+	}
+	a.Refresh(ctx)
+	allowed, why = a.Explain(ctx, strings.TrimSpace(string(secret)), action, namespace)
+	return allowed, why, nil
+}
+
 // Explain says whether a token lets its holder do something in a namespace, and why or why not. It never repeats the token.
 func (a *Authenticator) Explain(ctx context.Context, secret string, action Action, namespace string) (allowed bool, why string) {
 	id, err := a.Authenticate(ctx, action, Credentials{Authorization: []string{"Bearer " + secret}})
@@ -75,21 +98,27 @@ func (a *Authenticator) Explain(ctx context.Context, secret string, action Actio
 	case err != nil:
 		return false, err.Error()
 	case !id.May(action, namespace):
-		return false, id.Refusal(action, "in "+namespace)
+		return false, id.Refusal(action, namespace)
 	}
 	return true, fmt.Sprintf("%s may %s in %s", id.Name, action, namespace)
 }
 
-// Refusal says that someone may not do something somewhere, and why, where a claim of their token is the reason.
-func (id Identity) Refusal(action Action, where string) string {
-	text := fmt.Sprintf("%s may not %s %s", id.Name, action, where)
+// Refusal says that someone may not do something in a namespace, what they may, and which claim of their token is the reason
+// that it is no more. It is for them: it tells of nobody else's rights.
+func (id Identity) Refusal(action Action, namespace string) string {
+	text := fmt.Sprintf("%s may not %s in %s", id.Name, action, namespace)
 	if id.Lacks != "" {
-		text += ": " + id.Lacks
+		return text + ": " + id.Lacks
+	}
+	for i, g := range id.grants {
+		text += [...]string{": it may ", ", and "}[min(i, 1)] + g.actions.String() + " in "
+		var lists []string
+		for _, list := range g.namespaces {
+			if names := join(list); names != "*" || len(g.namespaces) == 1 {
+				lists = append(lists, names)
+			}
+		}
+		text += strings.Join(lists, ", of these in ")
 	}
 	return text
-}
-
-// Entry is a token's entry for an access file, for people to paste and change. It holds the token's digest only.
-func Entry(name, token string) string {
-	return fmt.Sprintf("[[token]]\nname = %q\nsha256 = \"%x\"\nallow = [\"upload\"]\nnamespaces = [\"*\"]", name, digestOf(token))
 }

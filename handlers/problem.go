@@ -39,8 +39,8 @@ func refuse(status int, detail string) error {
 	return &refusal{status: status, reason: "bad_request", detail: detail}
 }
 
-func forbidden(id auth.Identity, action auth.Action) error {
-	return &refusal{http.StatusForbidden, "forbidden", "the token is valid, but " + id.Refusal(action, "here") + "; use a token that may", `Bearer error="insufficient_scope"`}
+func forbidden(id auth.Identity, action auth.Action, namespace string) error {
+	return &refusal{http.StatusForbidden, "forbidden", "the token is valid, but " + id.Refusal(action, namespace) + "; use a token that may", `Bearer error="insufficient_scope"`}
 }
 
 // answers are the errors that are answered the same whatever they say, each with the reason that metrics count it under.

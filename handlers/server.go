@@ -204,7 +204,7 @@ func (s *Server) serve(c echo.Context) error {
 		return keyErr
 	}
 	if !id.May(action, key.Namespace()) {
-		return forbidden(id, action)
+		return forbidden(id, action, key.Namespace())
 	}
 	switch action {
 	case auth.Upload:

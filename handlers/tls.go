@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"time"
 )
 
 // Certificate is what the server shows to clients over TLS. It can be replaced while the server runs: connections that are
@@ -60,6 +61,20 @@ func (c *Certificate) Reload() (changed bool, err error) {
 	c.current.Store(&pair)
 	c.fingerprint = sum
 	return true, nil
+}
+
+// Warning says that the certificate has expired, or will in a week; "" otherwise.
+func (c *Certificate) Warning() string {
+	if c == nil {
+		return ""
+	}
+	switch end := c.current.Load().Leaf.NotAfter; {
+	case time.Now().After(end):
+		return "the TLS certificate has expired, clients refuse it: renew it"
+	case time.Until(end) < 7*24*time.Hour:
+		return "the TLS certificate expires on " + end.UTC().Format(time.RFC3339) + ": renew it"
+	}
+	return ""
 }
 
 // config is the server's part of TLS: version 1.2 or later (RFC 9325), and HTTP/2 where the client speaks it.

@@ -13,8 +13,8 @@ import (
 // a link, and no event tells of that everywhere.
 const watchEvery = 3 * time.Second
 
-// Watch calls reload every few seconds, and at once on SIGHUP, until ctx ends. reload says what changed, "" when nothing did.
-// What it finds wrong is logged once, as long as it stays the same, and with every SIGHUP.
+// Watch calls reload every few seconds, and at once on SIGHUP, until ctx ends. reload says what changed, "" when nothing did; of
+// what it finds wrong the state before stays in force. That is logged once, as long as it stays the same, and with every SIGHUP.
 func Watch(ctx context.Context, log *slog.Logger, reload func() (changed string, err error)) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -32,11 +32,14 @@ func Watch(ctx context.Context, log *slog.Logger, reload func() (changed string,
 		case <-ticker.C:
 		}
 		changed, err := reload()
-		switch {
-		case err != nil && (asked || err.Error() != wrong):
-			log.Error("not reloaded: what was in force stays in force", "reason", err.Error())
-		case err == nil && (asked || changed != "" || wrong != ""):
+		if err != nil && (asked || err.Error() != wrong) {
+			log.Error("not reloaded: what was in force before stays in force", "reason", err.Error())
+		}
+		switch mended := err == nil && wrong != ""; {
+		case changed != "":
 			log.Info("reloaded", "changed", changed)
+		case mended || asked && err == nil:
+			log.Info("reloaded", "changed", "nothing")
 		}
 		if wrong = ""; err != nil {
 			wrong = err.Error()

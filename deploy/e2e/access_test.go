@@ -51,7 +51,7 @@ func TestAccessCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stdout, stderr, status := run(t, dir, nil, "access", example); status != 0 || !strings.Contains(stdout, "auditor        download, list   *\ngithub:<sub>   upload           the one in repository_owner, of octo-org   its exp, 1h0m0s at most") {
+	if stdout, stderr, status := run(t, dir, nil, "access", example); status != 0 || !strings.Contains(stdout, "auditor        download         *\ngithub:<sub>   upload           the one in repository_owner, of octo-org   its exp, 1h0m0s at most") {
 		t.Errorf("the example: %d\n%s%s", status, stdout, stderr)
 	}
 }

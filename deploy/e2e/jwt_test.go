@@ -56,13 +56,13 @@ func TestServiceToken(t *testing.T) {
 					t.Errorf("%s %s: %s %s, want %d", test.method, test.key, response.Status, body, test.status)
 				}
 			}
-			if log := p.stderr.String(); !strings.Contains(log, `"identity":"depot:agentverse"`) || strings.Contains(log, narrow[:20]) {
+			if log := p.stderr.String(); !strings.Contains(log, `"identity":"depot-signing:agentverse"`) || strings.Contains(log, narrow[:20]) {
 				t.Errorf("the log:\n%s", log)
 			}
 			if err := os.WriteFile(filepath.Join(dir, "token"), []byte(narrow), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			for key, want := range map[string]string{"lib-x/y/1.zip": "yes: depot:ci may upload in lib-x\n", "team-b/y/1.zip": "no: depot:ci may not upload in team-b\n"} {
+			for key, want := range map[string]string{"lib-x/y/1.zip": "yes: depot-signing:ci may upload in lib-x\n", "team-b/y/1.zip": "no: depot-signing:ci may not upload in team-b: it may upload in team-a, lib-*\n"} {
 				out, stderr, _ := run(t, dir, nil, "access", "access.toml", "--token-file=token", "--action=upload", "--key", key)
 				if !strings.HasSuffix(out+stderr, want) {
 					t.Errorf("access: %s%s", out, stderr)

@@ -187,7 +187,9 @@ func TestReloadUnderLoad(t *testing.T) {
 	// A broken file changes nothing, and is said once.
 	files["access.toml"] = tokenEntry("always") + "[[token]]\nname = \"old\"\n"
 	secrets.write(t, files)
-	p.awaitOutput(t, p.stderr, func(log string) bool { return strings.Contains(log, "not reloaded: what was in force stays in force") })
+	p.awaitOutput(t, p.stderr, func(log string) bool {
+		return strings.Contains(log, "not reloaded: what was in force before stays in force")
+	})
 	// Revoked: the old ones, at once by SIGHUP.
 	files["access.toml"] = tokenEntry("always") + tokenEntry("new") + issuer
 	files["upload-token"] = "setting-2\n"
@@ -282,7 +284,9 @@ func TestTLS(t *testing.T) {
 	all, stop := loads(t, p, client, "up")
 	all["up"].await(t, p, "200")
 	write("tls.crt", second)
-	p.awaitOutput(t, p.stderr, func(log string) bool { return strings.Contains(log, "not reloaded: what was in force stays in force") })
+	p.awaitOutput(t, p.stderr, func(log string) bool {
+		return strings.Contains(log, "not reloaded: what was in force before stays in force")
+	})
 	if got := shown(); got != "first" {
 		t.Errorf("with half of a new pair it shows %s", got)
 	}

@@ -75,9 +75,6 @@ func refusalWithoutBody(c *check) {
 		key := c.key("1.0.0.zip")
 		a, conn := c.raw(c.e.UploadURL, c.rawPut(key)+"Content-Type: multipart/form-data\r\n"+length+"\r\n")
 		c.is(a, "refused, "+length, http.StatusUnsupportedMediaType)
-		if c.e.Proxy {
-			continue
-		}
 		if !a.Close {
 			c.Errorf("%s: the connection is not announced to close", length)
 		}
