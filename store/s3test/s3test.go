@@ -70,7 +70,7 @@ type Server struct {
 // Start starts a server and waits until it answers.
 func (s Software) Start(t testing.TB) *Server {
 	t.Helper()
-	binary := s.build(t)
+	binary := s.Binary(t)
 	dir := t.TempDir()
 	for range 5 { // the port may be taken between our look and its start
 		if server := s.try(t, binary, dir, freeAddress(t)); server != nil {
@@ -84,7 +84,7 @@ func (s Software) Start(t testing.TB) *Server {
 // Restart starts a server again that was stopped, at the same address and with the same data.
 func (s Software) Restart(t testing.TB, stopped *Server) *Server {
 	t.Helper()
-	server := s.try(t, s.build(t), stopped.Dir, strings.TrimPrefix(stopped.Endpoint, "http://"))
+	server := s.try(t, s.Binary(t), stopped.Dir, strings.TrimPrefix(stopped.Endpoint, "http://"))
 	if server == nil {
 		t.Fatalf("%s does not start again", s.Name)
 	}
@@ -138,7 +138,7 @@ func freeAddress(t testing.TB) string {
 }
 
 // build returns the path of the server's binary. A test whose server cannot be had is skipped; in CI it fails.
-func (s Software) build(t testing.TB) string {
+func (s Software) Binary(t testing.TB) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
