@@ -244,25 +244,27 @@ func (p *program) open(ctx context.Context, log *slog.Logger) (cfg handlers.Conf
 	return cfg, closer, errors.Join(err, certErr)
 }
 
-// reload reads again whatever can change while the server runs: the files of secrets, the access file, the certificate.
-func (p *program) reload(a *auth.Authenticator, c *handlers.Certificate) (changed string, err error) {
-	fresh := &program{}
+// reload reads again whatever can change while the server runs: the files of secrets and the access file; the certificate. What
+// is wrong with the one does not keep the other back.
+func (p *program) reload(a *auth.Authenticator, c *handlers.Certificate, asked bool) (changed string, err error) {
+	fresh, access := &program{}, false
 	table := fresh.settings()
 	if wrong := table.Read(p.args, p.env, nil); len(wrong) > 0 {
-		return "", errors.New(strings.Join(wrong, "; "))
-	}
-	if !fresh.inBucket() {
+		err = errors.New(strings.Join(wrong, "\n"))
+	} else if !fresh.inBucket() {
 		_, err = fresh.auth.Complete(func(name string) (string, error) { return store.ReadSecret(fresh.bucket.Store, name) })
 	}
 	if err == nil {
-		var access bool
-		if access, err = a.Reload(fresh.auth); access {
-			changed = "access"
-		}
+		access, err = a.Reload(fresh.auth, asked)
 	}
 	certificate, certErr := c.Reload()
-	if certificate {
-		changed = strings.TrimLeft(changed+", certificate", ", ")
+	switch {
+	case access && certificate:
+		changed = "access, certificate"
+	case access:
+		changed = "access"
+	case certificate:
+		changed = "certificate"
 	}
 	if err = errors.Join(err, certErr); err != nil {
 		err = errors.New(strings.ReplaceAll(table.Spoken(err), "\n", "; "))
@@ -271,7 +273,7 @@ func (p *program) reload(a *auth.Authenticator, c *handlers.Certificate) (change
 }
 
 func (p *program) serve(ctx context.Context) error {
-	log := settings.Logger(p.stderr, p.logFormat, p.logLevel)
+	log, hangups := settings.Logger(p.stderr, p.logFormat, p.logLevel), daemon.Hangups()
 	// First of all, so that a start that fails on a busy address has made nothing.
 	listener, err := daemon.Listen(ctx, p.listen)
 	if err != nil {
@@ -315,9 +317,9 @@ func (p *program) serve(ctx context.Context) error {
 	first, cancel := context.WithTimeout(ctx, 3*time.Second)
 	cfg.Auth.Refresh(first)
 	cancel()
-	go daemon.Watch(ctx, log, func() (string, error) {
+	go daemon.Watch(ctx, hangups, log, func(asked bool) (string, error) {
 		go cfg.Auth.Refresh(ctx)
-		changed, err := p.reload(cfg.Auth, cfg.Certificate)
+		changed, err := p.reload(cfg.Auth, cfg.Certificate, asked)
 		server.Reloaded(err)
 		if warning := cfg.Certificate.Warning(); warning != "" && strings.Contains(changed, "certificate") {
 			log.Warn(warning)

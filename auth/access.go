@@ -6,16 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"depot/auth/keyfile"
 )
 
 // accessFile is the access file as it is written, in TOML. Paths in it are relative to its directory.
@@ -44,17 +45,20 @@ type tokenEntry struct {
 func (r *reader) readAccess() (tokens []token, issuers []*issuer, err error) {
 	content, err := r.readFile(r.path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: make it readable", err)
+		return nil, nil, fmt.Errorf("%s: %w: make it readable", r.path, err)
 	}
 	var file accessFile
 	decoder := toml.NewDecoder(bytes.NewReader(content)).DisallowUnknownFields()
 	if err := decoder.Decode(&file); err != nil {
 		return nil, nil, tomlError(r.path, err)
 	}
+	if err := exactKeys(content); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", r.path, err)
+	}
 	if len(file.Token)+len(file.Issuer) == 0 && (r.strict || len(bytes.TrimSpace(content)) == 0) {
 		return nil, nil, fmt.Errorf("%s: it grants nothing: add a [[token]] or an [[issuer]] (to revoke all while depot runs, leave a comment in it)", r.path)
 	}
-	r.lines = strings.Split(string(content), "\n")
+	r.find(content)
 	for i, entry := range file.Token {
 		r.enter("token", i)
 		tokens = append(tokens, r.token(entry, tokens))
@@ -64,6 +68,42 @@ func (r *reader) readAccess() (tokens []token, issuers []*issuer, err error) {
 		issuers = append(issuers, r.issuer(entry, tokens, issuers))
 	}
 	return tokens, issuers, errors.Join(r.errs...)
+}
+
+// exactKeys refuses keys in another case: the decoder takes Allow for allow, so that one could stand beside the other.
+func exactKeys(content []byte) error {
+	var file map[string]any
+	if err := toml.Unmarshal(content, &file); err != nil {
+		return err
+	}
+	for kind, entries := range file {
+		known := map[string]reflect.Type{"token": reflect.TypeFor[tokenEntry](), "issuer": reflect.TypeFor[issuerEntry]()}[kind]
+		list, _ := entries.([]any)
+		if known == nil {
+			return fmt.Errorf("there is no such key as %s: keys are written in small letters", shown(kind))
+		}
+		names := map[string]bool{}
+		for i := range known.NumField() {
+			names[known.Field(i).Tag.Get("toml")] = true
+		}
+		for _, entry := range list {
+			table, _ := entry.(map[string]any)
+			for name := range table {
+				if !names[name] {
+					return fmt.Errorf("there is no such key as %s: keys are written in small letters", shown(kind+"."+name))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// shown is a word of the file where it is one that people choose; else it may be a secret in the wrong place.
+func shown(word string) string {
+	if len(word) > 30 || strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.") != "" {
+		return "the one here"
+	}
+	return strconv.Quote(word)
 }
 
 // tomlError says where a file is no TOML, or has a key that means nothing. It does not show the line: what is written there
@@ -76,7 +116,7 @@ func tomlError(path string, err error) error {
 		var errs []error
 		for _, e := range unknown.Errors {
 			line, _ := e.Position()
-			errs = append(errs, fmt.Errorf("%s:%d: there is no such key as %q", path, line, strings.Join(e.Key(), ".")))
+			errs = append(errs, fmt.Errorf("%s:%d: there is no such key as %s", path, line, shown(strings.Join(e.Key(), "."))))
 		}
 		return errors.Join(errs...)
 	case errors.As(err, &wrong):
@@ -90,46 +130,48 @@ func tomlError(path string, err error) error {
 type reader struct {
 	path     string
 	strict   bool                     // at a start: what grants nothing any more is a mistake, not someone's way to revoke it
-	sum      hash.Hash                // of all that was read
 	sourceOf func(url string) *source // of a key set
 
-	lines []string
-	first int // line of the entry under way, counted from 0
-	errs  []error
+	files   []string         // that were read, in this order
+	sum     hash.Hash        // of them
+	lines   []string         // of the access file
+	headers map[string][]int // the lines where the entries of each kind begin, counted from 0
+	first   int              // line of the entry under way
+	errs    []error
 }
-
-// largestFile is how much is read of the access file, or of one that it names.
-const largestFile = 4 << 20
 
 // readFile reads the access file, or one that it names.
 func (r *reader) readFile(path string) ([]byte, error) {
 	if !filepath.IsAbs(path) && path != r.path {
 		path = filepath.Join(filepath.Dir(r.path), path)
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, largestFile+1))
-	if err == nil && len(content) > largestFile {
-		err = fmt.Errorf("it is larger than %d bytes", largestFile)
-	}
-	_, _ = fmt.Fprintf(r.sum, "%d:%s", len(content), content) // a hash does not fail
+	content, err := keyfile.Read(path)
+	r.files = append(r.files, path)
+	add(r.sum, content)
 	return content, err
 }
 
-// enter notes where the n-th entry of a kind begins.
-func (r *reader) enter(kind string, n int) {
-	header := regexp.MustCompile(`^\s*\[\[\s*["']?` + kind + `["']?\s*\]\]`)
+// add adds a content to a sum, so that it cannot be taken for another sequence of contents.
+func add(sum hash.Hash, content []byte) {
+	_, _ = fmt.Fprintf(sum, "%d:%s", len(content), content) // a hash does not fail
+}
+
+var entryHeader = regexp.MustCompile(`^\s*\[\[\s*["']?(\w+)["']?\s*\]\]`)
+
+// find notes the lines where entries begin.
+func (r *reader) find(content []byte) {
+	r.lines, r.headers = strings.Split(string(content), "\n"), map[string][]int{}
 	for i, line := range r.lines {
-		if header.MatchString(line) {
-			if n == 0 {
-				r.first = i
-				return
-			}
-			n--
+		if match := entryHeader.FindStringSubmatch(line); match != nil {
+			r.headers[match[1]] = append(r.headers[match[1]], i)
 		}
+	}
+}
+
+// enter goes on to the n-th entry of a kind.
+func (r *reader) enter(kind string, n int) {
+	if lines := r.headers[kind]; n < len(lines) { // else it is written in another way, and has the line of the one before
+		r.first = lines[n]
 	}
 }
 
@@ -200,9 +242,6 @@ func (r *reader) digest(entry tokenEntry) (digest [32]byte) {
 // unreadable says why a file that an entry names cannot be read. Its name is not repeated, only where it is looked for: it may
 // be a secret that was put into the wrong place.
 func (r *reader) unreadable(err error) string {
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		err = path.Err
-	}
 	return fmt.Sprintf("this file cannot be read: %v (a relative path begins at %s)", err, filepath.Dir(r.path))
 }
 
@@ -214,7 +253,7 @@ func (r *reader) actions(names []string) (actions Action) {
 	for _, name := range names {
 		at := slices.IndexFunc(actionNames, func(n namedAction) bool { return n.name == name })
 		if at < 0 {
-			r.fail("allow", "there is no action %q: choose of upload, delete, download, list", name)
+			r.fail("allow", "there is no action like %s: choose of upload, delete, download, list", shown(name))
 			continue
 		}
 		actions |= actionNames[at].action

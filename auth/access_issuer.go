@@ -3,8 +3,11 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -68,7 +71,11 @@ func (r *reader) issuer(entry issuerEntry, tokens []token, before []*issuer) *is
 	if i.namespaces = everywhere; entry.NamespaceClaim == nil || entry.Namespaces != nil {
 		i.namespaces = r.patterns(entry.Namespaces)
 	}
-	for name, want := range entry.Require {
+	if entry.Require != nil && len(entry.Require) == 0 {
+		r.fail("require", "it requires nothing: name claims and their values, or leave it out")
+	}
+	for _, name := range slices.Sorted(maps.Keys(entry.Require)) {
+		want := entry.Require[name]
 		if text, _ := want.(string); strings.HasSuffix(text, "*") {
 			r.fail("require", "what %q must be ends with a star, and there are no patterns here: list the values, or require another claim", name)
 		}
@@ -161,12 +168,16 @@ func loopback(host string) bool {
 
 // ParseTTL reads a time of more than nothing: what [time.ParseDuration] reads, or a number of days like 90d.
 func ParseTTL(text string) (ttl time.Duration, err error) {
-	if days, found := strings.CutSuffix(text, "d"); found {
-		text = days + "h"
-		defer func() { ttl *= 24 }()
+	if digits, found := strings.CutSuffix(text, "d"); found {
+		days, err := strconv.ParseUint(digits, 10, 15)
+		ttl = time.Duration(days) * 24 * time.Hour
+		if err == nil && ttl == 0 {
+			err = errors.New("nothing")
+		}
+		return ttl, err
 	}
-	if ttl, err = time.ParseDuration(text); err == nil && (ttl <= 0 || ttl > 100*365*24*time.Hour) {
-		err = errors.New("nothing, or more than a century")
+	if ttl, err = time.ParseDuration(text); err == nil && (ttl <= 0 || ttl > 1<<15*24*time.Hour) {
+		err = errors.New("nothing, or more than ninety years")
 	}
 	return ttl, err
 }

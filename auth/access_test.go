@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,7 +56,11 @@ func TestAccessFileErrors(t *testing.T) {
 		entry(name, `secret_file = "two"`, allow, ns):                               {"access.toml:3: the token has a character"},
 		entry(name, secret, ns):                                                     {"access.toml:1: it allows nothing"},
 		entry(name, secret, "allow = []", ns):                                       {"access.toml:4: it allows nothing"},
-		entry(name, secret, `allow = ["upload", "write"]`, ns):                      {`access.toml:4: there is no action "write"`},
+		entry(name, secret, `allow = ["upload", "write"]`, ns):                      {`access.toml:4: there is no action like "write"`},
+		entry(name, secret, `allow = ["`+canary+`"]`, ns):                           {`access.toml:4: there is no action like the one here`},
+		entry(name, secret, allow, ns, canary+` = 1`):                               {`access.toml:6: there is no such key as the one here`},
+		entry(name, secret, allow, ns, `Allow = ["delete"]`):                        {`there is no such key as "token.Allow": keys are written in small letters`},
+		"[[Token]]\nname = \"x\"\n":                                                 {`there is no such key as "Token"`},
 		entry(name, secret, allow):                                                  {"access.toml:1: it is for no namespace"},
 		entry(name, secret, allow, "namespaces = []"):                               {"access.toml:5: it is for no namespace"},
 		entry(name, secret, allow, `namespaces = [""]`):                             {"access.toml:5: a namespace is empty"},
@@ -64,7 +69,7 @@ func TestAccessFileErrors(t *testing.T) {
 		entry(name, secret, allow, ns, "expires = 2020-01-01"):                      {"access.toml:6: it has expired"},
 		entry(name, secret, allow, ns, `expires = "2099-01-01"`):                    {"access.toml:6: give a day"},
 		entry(name, secret, allow, ns, "expires = 2099-01-01T00:00:00"):             {"access.toml:6: give a day"},
-		good + "\n" + entry(secret, "allow = [\"x\"]"):                              {"access.toml:7: a token needs a name", `access.toml:9: there is no action "x"`, "access.toml:7: it is for no namespace"},
+		good + "\n" + entry(secret, "allow = [\"x\"]"):                              {"access.toml:7: a token needs a name", `access.toml:9: there is no action like "x"`, "access.toml:7: it is for no namespace"},
 	} {
 		_, err := auth.New(access(t, text))
 		if err == nil {
@@ -92,6 +97,23 @@ func TestAccessFileErrors(t *testing.T) {
 	cfg.UploadToken = []string{"first"}
 	if _, err := auth.New(cfg); err == nil || !strings.Contains(err.Error(), "first is also one of the settings' tokens") {
 		t.Errorf("a token of both kinds: %v", err)
+	}
+	cfg.AccessFile = filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(cfg.AccessFile, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := auth.New(cfg); err == nil || !strings.Contains(err.Error(), "no regular file") {
+		t.Errorf("a FIFO: %v", err)
+	}
+	cfg.AccessFile = "/dev/zero"
+	if _, err := auth.New(cfg); err == nil || !strings.Contains(err.Error(), "no regular file") {
+		t.Errorf("a device: %v", err)
+	}
+	if cfg.AccessFile = filepath.Join(t.TempDir(), "large"); os.WriteFile(cfg.AccessFile, nil, 0o600) != nil || os.Truncate(cfg.AccessFile, 1<<40) != nil {
+		t.Fatal("cannot make a large file")
+	}
+	if _, err := auth.New(cfg); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("a terabyte: %v", err)
 	}
 	cfg.AccessFile = "/nowhere"
 	if _, err := auth.New(cfg); err == nil || !strings.Contains(err.Error(), "Config.AccessFile: ") {

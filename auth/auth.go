@@ -9,6 +9,7 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,7 +17,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // Action is what someone wants to do with an artifact.
@@ -101,6 +101,7 @@ type Authenticator struct {
 
 	reload  sync.Mutex
 	sources map[string]*source // of key sets, by URL: they outlive a reload; under reload
+	looked  [sha256.Size]byte  // fingerprint at the last look; under reload
 }
 
 // New validates a Config, with all the files it names; the error names everything that is wrong with it. Key sets are not
@@ -110,7 +111,7 @@ func New(cfg Config) (*Authenticator, error) {
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
-	_, err := a.Reload(cfg)
+	_, err := a.Reload(cfg, true)
 	if err != nil {
 		return nil, err
 	}
@@ -118,33 +119,31 @@ func New(cfg Config) (*Authenticator, error) {
 }
 
 // Reload reads a Config and its files again and puts them in force, at once and as a whole: whoever asks is judged by the old
-// or the new. It reports whether there was anything new. After an error the old stays in force. What New takes for a mistake,
-// an entry that has expired or a file without any, is here a way to revoke.
-func (a *Authenticator) Reload(cfg Config) (changed bool, err error) {
+// or the new. It reports whether it did. After an error the old stays in force. What New takes for a mistake, an entry that
+// has expired or a file without any, is here a way to revoke.
+//
+// A file may be half written, and cut in the middle an entry may grant more than it should. So what is new counts when two
+// looks in a row have seen the same, or at once where its writer says that it is complete.
+func (a *Authenticator) Reload(cfg Config, complete bool) (changed bool, err error) {
 	a.reload.Lock()
 	defer a.reload.Unlock()
 	old := a.policy.Load()
+	if old != nil && old.madeFrom(cfg) {
+		a.looked = old.fingerprint
+		return false, nil
+	}
 	fresh, sources, err := a.read(cfg)
-	if err != nil || old != nil && old.fingerprint == fresh.fingerprint {
+	if err != nil {
 		return false, err
 	}
-	if old != nil { // a file may be half written
-		time.Sleep(settling)
-		again, _, err := a.read(cfg)
-		if err != nil {
-			return false, err
-		}
-		if again.fingerprint != fresh.fingerprint {
-			return false, errors.New("Config.AccessFile: the files are being written at this moment: they are looked at again soon")
-		}
+	settled := complete || a.looked == fresh.fingerprint
+	if a.looked = fresh.fingerprint; !settled {
+		return false, nil
 	}
 	a.sources = sources
 	a.policy.Store(fresh)
 	return true, nil
 }
-
-// settling is how long files must stay the same before they count.
-const settling = 100 * time.Millisecond
 
 // read makes a policy, with the sources of keys that are known already, and new ones for new URLs. Under reload.
 func (a *Authenticator) read(cfg Config) (*policy, map[string]*source, error) {

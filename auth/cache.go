@@ -20,7 +20,7 @@ type cache struct {
 type verdict struct {
 	identity Identity
 	until    time.Time // it expires
-	keys     []*keySet // that verified it: it ends with the first of them
+	keys     []*keySet // it was held against: it ends with the first of them
 }
 
 func (c *cache) get(digest [sha256.Size]byte, now time.Time) (Identity, bool) {

@@ -26,9 +26,9 @@ type issuer struct {
 	maxTTL     time.Duration  // longest time from iat to exp; 0: any
 }
 
-// verify says whether this entry takes the token: signed with one of its keys, meant for this endpoint, and in time. The
-// error is an [*Error].
-func (i *issuer) verify(ctx context.Context, t unverified) (jwt.MapClaims, *keySet, error) {
+// verify says whether a token is signed with one of the issuer's keys, meant for this endpoint, and in time. It returns the
+// keys that it was held against, also when they refuse it.
+func (i *issuer) verify(ctx context.Context, t unverified) (jwt.MapClaims, *keySet, *Error) {
 	keys := i.keys.keys(ctx, nil)
 	if keys == nil {
 		return nil, nil, &Error{Unavailable: true, detail: "the token cannot be checked: the endpoint has not got the keys of its issuer " + i.name + " at the moment; try again in a minute, and if that does not help have its log looked at"}
@@ -44,17 +44,23 @@ func (i *issuer) verify(ctx context.Context, t unverified) (jwt.MapClaims, *keyS
 		err = jwt.ErrTokenExpired
 	}
 	if err != nil {
-		return nil, nil, explain(err, i, t)
-	}
-	if i.maxTTL > 0 {
-		switch issued, _ := dateOf(claims, "iat"); {
-		case issued.IsZero():
-			return nil, nil, invalid("the token of " + i.identity(t.subject) + " does not say when it was issued: it needs the claim iat")
-		case t.expires.Sub(issued) > i.maxTTL:
-			return nil, nil, invalid(fmt.Sprintf("the token of %s is valid for longer than the %s this endpoint takes: have one issued for less", i.identity(t.subject), inDays(i.maxTTL)))
-		}
+		return nil, keys, explain(err, i, t)
 	}
 	return claims, keys, nil
+}
+
+// inTime says whether a verified token is for no longer than this entry takes.
+func (i *issuer) inTime(claims jwt.MapClaims, t unverified) *Error {
+	if i.maxTTL == 0 {
+		return nil
+	}
+	switch issued, _ := dateOf(claims, "iat"); {
+	case issued.IsZero():
+		return invalid("the token of " + i.identity(t.subject) + " does not say when it was issued: it needs the claim iat")
+	case t.expires.Sub(issued) > i.maxTTL:
+		return invalid(fmt.Sprintf("the token of %s is valid for longer than the %s this endpoint takes: have one issued for less", i.identity(t.subject), inDays(i.maxTTL)))
+	}
+	return nil
 }
 
 // identity is what the log calls who a token of this issuer is for.

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -35,6 +37,12 @@ type source struct {
 
 // fixed is the source of keys from a file.
 func fixed(set *keySet) *source { return &source{set: set} }
+
+// shown is the URL for the log: what is in its query is nobody's business.
+func (s *source) shown() string {
+	shown, _, _ := strings.Cut(s.url, "?")
+	return shown
+}
 
 // nothingRuns is a fetch that has ended.
 var nothingRuns = func() <-chan struct{} { c := make(chan struct{}); close(c); return c }()
@@ -71,13 +79,13 @@ func (s *source) fetchAfter(wait time.Duration) <-chan struct{} {
 			if s.set.inForce(time.Now()) {
 				consequence = "those fetched before stay in force until " + s.set.until.UTC().Format(time.RFC3339)
 			}
-			s.log.Warn("the keys of an issuer cannot be fetched", "jwks_url", s.url, "consequence", consequence, "reason", err.Error())
+			s.log.Warn("the keys of an issuer cannot be fetched", "jwks_url", s.shown(), "consequence", consequence, "reason", err.Error())
 			return
 		}
 		if s.set != nil {
 			s.set.retired.Store(true)
 		} else {
-			s.log.Info("fetched the keys of an issuer", "jwks_url", s.url)
+			s.log.Info("fetched the keys of an issuer", "jwks_url", s.shown())
 		}
 		s.set = set
 	}()
@@ -124,6 +132,9 @@ func (s *source) fetch() (*keySet, error) {
 	}
 	request.Header.Set("Accept", "application/jwk-set+json, application/json")
 	response, err := s.client.Do(request)
+	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+		return nil, wrapped.Err // without the URL
+	}
 	if err != nil {
 		return nil, err
 	}

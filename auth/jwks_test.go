@@ -313,3 +313,48 @@ func TestKeysOverHTTP(t *testing.T) {
 		}
 	}
 }
+
+// However many entries an issuer has, a request waits one second for keys, and an entry whose keys cannot be had makes a token
+// unavailable, not invalid; and it is judged again when the keys are there.
+func TestSeveralEntries(t *testing.T) {
+	_ = signers()
+	synctest.Test(t, func(t *testing.T) {
+		text := ""
+		for i := range 5 {
+			text += entry(fmt.Sprintf("name = \"url-%d\"", i), fmt.Sprintf("jwks_url = \"https://issuer.test/%d\"", i), `allow = ["upload"]`, `namespaces = ["*"]`)
+		}
+		a, err := auth.New(issuers(t, text+entry(`name = "file"`, `key_file = "keys"`, `allow = ["download"]`, `namespaces = ["*"]`), map[string]string{"keys": publicPEM("p256")}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &keyServer{status: 200, body: jwks("p256-2"), takes: time.Hour}
+		a.SetTransport(s)
+		begin := time.Now()
+		_, err = ask(t, a, es256(t, "p256-2", nil))
+		var refused *auth.Error
+		if !errors.As(err, &refused) || !refused.Unavailable || time.Since(begin) != time.Second {
+			t.Errorf("a token of an issuer with five entries that hang: %v after %v", err, time.Since(begin))
+		}
+		token := es256(t, "p256", nil)
+		if id, err := ask(t, a, token); err != nil || id.May(auth.Upload, "x") || !id.May(auth.Download, "x") {
+			t.Errorf("by the entry with a file: %v, %v", id, err)
+		}
+		s.mu.Lock()
+		s.takes, s.body = 0, jwks("p256-2")
+		s.mu.Unlock()
+		time.Sleep(2 * time.Minute)
+		a.Refresh(t.Context())
+		for range 2 {
+			if id, err := ask(t, a, token); err != nil || id.May(auth.Upload, "x") || !id.May(auth.Download, "x") {
+				t.Errorf("with other keys at the URLs: %v, %v", id, err)
+			}
+		}
+		s.set(200, jwks("p256"))
+		time.Sleep(16 * time.Minute)
+		a.Refresh(t.Context())
+		if id, err := ask(t, a, token); err != nil || !id.May(auth.Upload, "x") || !id.May(auth.Download, "x") {
+			t.Errorf("with its key at the URLs: %v, %v", id, err)
+		}
+		synctest.Wait()
+	})
+}

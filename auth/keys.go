@@ -42,8 +42,8 @@ var publicMethods = []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"}
 func methodsOf(key any) ([]string, error) {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
-		if k.N.BitLen() < 2048 {
-			return nil, fmt.Errorf("an RSA key has %d bits: use 2048 or more", k.N.BitLen())
+		if bits := k.N.BitLen(); bits < 2048 || bits > 8192 { // a larger one costs seconds, of whoever is asked to verify with it
+			return nil, fmt.Errorf("an RSA key has %d bits: use 2048 to 8192", bits)
 		}
 		return []string{"RS256", "PS256"}, nil
 	case *ecdsa.PublicKey:

@@ -7,8 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"strings"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"depot/auth/keyfile"
 )
 
 // policy is who may do what at one time. It does not change, but for what it remembers of the tokens it has seen.
@@ -19,7 +24,8 @@ type policy struct {
 	issuers []*issuer
 	seen    cache
 
-	fingerprint [sha256.Size]byte // of the settings and files it was made from
+	files       []string          // it was made from
+	fingerprint [sha256.Size]byte // of the settings and these files
 }
 
 type token struct {
@@ -45,10 +51,7 @@ func newPolicy(cfg Config, strict bool, sourceOf func(url string) *source) (*pol
 	}
 	p.add(UploadName, cfg.UploadToken, Upload|Delete)
 	p.add(DownloadName, cfg.DownloadToken, Download)
-	sum := sha256.New()
-	cfg.Log = nil
-	settings, _ := json.Marshal(cfg) // of strings: it does not fail
-	_, _ = sum.Write(settings)       // nor does this
+	sum := settingsSum(cfg)
 	if cfg.AccessFile != "" {
 		r := reader{path: cfg.AccessFile, strict: strict, sum: sum, sourceOf: sourceOf}
 		tokens, issuers, err := r.readAccess()
@@ -62,10 +65,32 @@ func newPolicy(cfg Config, strict bool, sourceOf func(url string) *source) (*pol
 		if err != nil {
 			return nil, errors.New("Config.AccessFile: " + strings.ReplaceAll(err.Error(), "\n", "\nConfig.AccessFile: "))
 		}
-		p.tokens, p.issuers = append(p.tokens, tokens...), issuers
+		p.tokens, p.issuers, p.files = append(p.tokens, tokens...), issuers, r.files
 	}
 	p.fingerprint = [sha256.Size]byte(sum.Sum(nil))
 	return p, nil
+}
+
+// settingsSum begins a fingerprint.
+func settingsSum(cfg Config) hash.Hash {
+	sum := sha256.New()
+	cfg.Log = nil
+	settings, _ := json.Marshal(cfg) // of strings: it does not fail
+	add(sum, settings)
+	return sum
+}
+
+// madeFrom reports whether this is the policy that a Config and its files make: so that it need not be made again to find out.
+func (p *policy) madeFrom(cfg Config) bool {
+	sum := settingsSum(cfg)
+	for _, path := range p.files {
+		content, err := keyfile.Read(path)
+		if err != nil {
+			return false
+		}
+		add(sum, content)
+	}
+	return p.fingerprint == [sha256.Size]byte(sum.Sum(nil))
 }
 
 func (p *policy) add(name string, secrets []string, actions Action) {
@@ -92,10 +117,10 @@ func (p *policy) identify(ctx context.Context, secret string) (Identity, error) 
 		}
 		return t.identity, nil
 	}
-	switch jwt := strings.HasPrefix(secret, "eyJ") && strings.Count(secret, ".") == 2; {
-	case jwt && len(p.issuers) == 0:
+	switch isJWT := strings.HasPrefix(secret, "eyJ") && strings.Count(secret, ".") == 2; {
+	case isJWT && len(p.issuers) == 0:
 		return Identity{}, invalid("the token is a JWT, and this endpoint takes none: its access file has no [[issuer]]")
-	case !jwt:
+	case !isJWT:
 		return Identity{}, invalid("the token is not valid: check that it was copied whole, without quotes and without a second Bearer, and that it is still one of the endpoint's tokens")
 	}
 	if id, found := p.seen.get(digest, now); found {
@@ -123,31 +148,52 @@ func (p *policy) verify(ctx context.Context, secret string, digest [sha256.Size]
 	if err != nil {
 		return Identity{}, err
 	}
-	refused := error(invalid("the token is a JWT, and its issuer (the claim iss) is none of the endpoint's: check who issued it"))
+	ctx, cancel := context.WithTimeout(ctx, keyWait)
+	defer cancel()
+	refused := invalid("the token is a JWT, and its issuer (the claim iss) is none of the endpoint's: check who issued it")
 	var v verdict
-	whole := true
+	whole, taken := true, false
+	checked := map[signature]*outcome{} // entries that differ in nothing but rights are one check
 	for _, i := range p.issuers {
 		if i.url != t.issuer {
 			continue
 		}
-		claims, keys, err := i.verify(ctx, t)
-		if err != nil {
-			var e *Error
-			if errors.As(err, &e) && e.Unavailable {
-				whole = false
-			}
-			refused = err
-			continue
+		s := signature{i.keys, i.audience}
+		if checked[s] == nil {
+			claims, keys, err := i.verify(ctx, t)
+			checked[s] = &outcome{claims, err}
+			v.keys = append(v.keys, keys) // also of those who refuse it: with other keys they may not
 		}
-		v.keys = append(v.keys, keys)
-		v.until = t.expires
-		i.grant(&v.identity, claims)
+		err := checked[s].err
+		if err == nil {
+			err = i.inTime(checked[s].claims, t)
+		}
+		switch {
+		case err == nil:
+			taken = true
+			i.grant(&v.identity, checked[s].claims)
+		case err.Unavailable:
+			whole, refused = false, err
+		case !refused.Unavailable:
+			refused = err
+		}
 	}
-	if len(v.keys) == 0 {
+	if !taken {
 		return Identity{}, refused
 	}
-	if whole {
+	if v.until = t.expires; whole {
 		p.seen.put(digest, v, now)
 	}
 	return v.identity, nil
+}
+
+// signature is what entries are checked by, apart from the rights they give; outcome is what that check has found.
+type signature struct {
+	keys     *source
+	audience string
+}
+
+type outcome struct {
+	claims jwt.MapClaims
+	err    *Error
 }

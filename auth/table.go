@@ -120,5 +120,10 @@ func (id Identity) Refusal(action Action, namespace string) string {
 		}
 		text += strings.Join(lists, ", of these in ")
 	}
+	if len(text) > longestRefusal {
+		text = text[:longestRefusal] + "..."
+	}
 	return text
 }
+
+const longestRefusal = 400 // bytes; a token can name thousands of namespaces

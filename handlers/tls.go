@@ -5,9 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"os"
 	"sync/atomic"
 	"time"
+
+	"depot/auth/keyfile"
 )
 
 // Certificate is what the server shows to clients over TLS. It can be replaced while the server runs: connections that are
@@ -42,13 +43,13 @@ func (c *Certificate) Reload() (changed bool, err error) {
 	if c == nil {
 		return false, nil
 	}
-	cert, err := os.ReadFile(c.certFile)
+	cert, err := keyfile.Read(c.certFile)
 	if err != nil {
-		return false, fmt.Errorf("Config.TLSCert: %w: make it readable", err)
+		return false, fmt.Errorf("Config.TLSCert: the file it names: %w: make it readable", err)
 	}
-	key, err := os.ReadFile(c.keyFile)
+	key, err := keyfile.Read(c.keyFile)
 	if err != nil {
-		return false, fmt.Errorf("Config.TLSKey: %w: make it readable", err)
+		return false, fmt.Errorf("Config.TLSKey: the file it names: %w: make it readable", err)
 	}
 	sum := sha256.Sum256([]byte(fmt.Sprintf("%d:%s%s", len(cert), cert, key)))
 	if c.current.Load() != nil && sum == c.fingerprint {

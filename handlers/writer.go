@@ -39,7 +39,7 @@ func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter 
 func (w *responseWriter) WriteHeader(status int) {
 	if status >= 200 && w.status == 0 {
 		w.status = status
-		if w.exchange.body.unread() {
+		if w.exchange.body.unread() && w.exchange.Request().ProtoMajor == 1 { // HTTP/2 ends the one stream
 			// Otherwise net/http would first wait for the body, and hold the answer back until it comes.
 			w.Header().Set("Connection", "close")
 		}

@@ -13,12 +13,16 @@ import (
 // a link, and no event tells of that everywhere.
 const watchEvery = 3 * time.Second
 
-// Watch calls reload every few seconds, and at once on SIGHUP, until ctx ends. reload says what changed, "" when nothing did; of
-// what it finds wrong the state before stays in force. That is logged once, as long as it stays the same, and with every SIGHUP.
-func Watch(ctx context.Context, log *slog.Logger, reload func() (changed string, err error)) {
+// Hangups are the SIGHUPs of this process, which it survives from now on until its end.
+func Hangups() <-chan os.Signal {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+	return hangup
+}
+
+// Watch calls reload every few seconds, and at once on a SIGHUP (then asked is set), until ctx ends. reload says what changed, "" when nothing did; of
+// what it finds wrong the state before stays in force. That is logged once, as long as it stays the same, and with every SIGHUP.
+func Watch(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger, reload func(asked bool) (changed string, err error)) {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	wrong := ""
@@ -31,7 +35,7 @@ func Watch(ctx context.Context, log *slog.Logger, reload func() (changed string,
 			asked = true
 		case <-ticker.C:
 		}
-		changed, err := reload()
+		changed, err := reload(asked)
 		if err != nil && (asked || err.Error() != wrong) {
 			log.Error("not reloaded: what was in force before stays in force", "reason", err.Error())
 		}

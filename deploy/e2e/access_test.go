@@ -38,7 +38,7 @@ func TestAccessCommand(t *testing.T) {
 		{nil, ask("write", "team-a/x/1.zip"), 2, "--action: choose one of upload, delete, download, list"},
 		{nil, ask("upload", "team-a/x"), 2, "--key: invalid key"},
 		{nil, []string{"access", file, "--action=upload", "--key=a/b/1.zip"}, 2, "--token-file: name a readable file"},
-		{nil, []string{"access", "nowhere.toml"}, 2, "DEPOT_ACCESS_FILE: open nowhere.toml"},
+		{nil, []string{"access", "nowhere.toml"}, 2, "DEPOT_ACCESS_FILE: nowhere.toml: no such file"},
 		{nil, []string{"access", file, "--token=canary-5Ws0"}, 2, "argument 2 is no flag"},
 		{nil, []string{"access", "../../deploy/access.example.toml"}, 2, "no such file"},
 	} {

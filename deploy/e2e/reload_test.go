@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -218,14 +220,28 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 }
 
-// SIGHUP reads again at once, also when there is nothing new, and never ends the process.
+// SIGHUP reads again at once, also when there is nothing new, and never ends the process, in the drain neither.
 func TestHangup(t *testing.T) {
-	p := serve(t, t.TempDir(), nil)
+	p := serve(t, t.TempDir(), given)
 	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	p.await(t, "reloaded")
-	if status := p.stop(t); status != 0 {
+	upload := slowUpload(t, p, "in/flight/1.zip")
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	p.await(t, "draining: no new connections, finishing the requests in flight")
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(upload, "world"); err != nil {
+		t.Fatal(err)
+	}
+	if response, err := http.ReadResponse(bufio.NewReader(upload), nil); err != nil || response.StatusCode != 201 {
+		t.Errorf("the upload in flight: %v, %v", response, err)
+	}
+	if status := p.wait(t); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }
@@ -319,10 +335,11 @@ func TestTLS(t *testing.T) {
 	}{
 		"no key":         {[]string{"DEPOT_TLS_CERT=tls.crt"}, "DEPOT_TLS_KEY: there is a certificate and no key"},
 		"no certificate": {[]string{"DEPOT_TLS_KEY=tls.key"}, "DEPOT_TLS_CERT: there is a key and no certificate"},
-		"missing":        {[]string{"DEPOT_TLS_CERT=nowhere", "DEPOT_TLS_KEY=tls.key"}, "DEPOT_TLS_CERT: open nowhere"},
+		"missing":        {[]string{"DEPOT_TLS_CERT=nowhere", "DEPOT_TLS_KEY=tls.key"}, "DEPOT_TLS_CERT: the file it names: no such file"},
+		"pasted":         {[]string{"DEPOT_TLS_CERT=tls.crt", "DEPOT_TLS_KEY=" + secondKey}, "DEPOT_TLS_KEY: the file it names: "},
 		"exchanged":      {[]string{"DEPOT_TLS_CERT=tls.key", "DEPOT_TLS_KEY=tls.crt"}, "DEPOT_TLS_CERT: tls: "},
 	} {
-		if _, stderr, status := run(t, dir, test.env); status != 2 || !strings.Contains(stderr, test.want) {
+		if _, stderr, status := run(t, dir, test.env); status != 2 || !strings.Contains(stderr, test.want) || strings.Contains(stderr, "PRIVATE KEY") {
 			t.Errorf("%s: %d %s", name, status, stderr)
 		}
 	}

@@ -54,7 +54,7 @@ func TestWrongSettings(t *testing.T) {
 			want: []string{"argument 1 is no flag", "argument 2: a secret has no flag: set DEPOT_UPLOAD_TOKEN or DEPOT_UPLOAD_TOKEN_FILE", "argument 3 is no flag", "argument 4: a secret has no flag: set DEPOT_DOWNLOAD_TOKEN", "DEPOT_MAX_SIZE: give a size", "DEPOT_OVERWRITE: give true", "DEPOT_DRAIN_TIMEOUT: give a duration"},
 		},
 		"missing file":     {env: []string{"DEPOT_UPLOAD_TOKEN_FILE=nowhere"}, want: []string{"DEPOT_UPLOAD_TOKEN: the file that DEPOT_UPLOAD_TOKEN_FILE names: no such file"}},
-		"empty file":       {env: []string{"DEPOT_UPLOAD_TOKEN_FILE=/dev/null"}, want: []string{"DEPOT_UPLOAD_TOKEN: token 1 is empty"}},
+		"empty file":       {env: []string{"DEPOT_UPLOAD_TOKEN_FILE=/dev/null"}, want: []string{"DEPOT_UPLOAD_TOKEN: the file that DEPOT_UPLOAD_TOKEN_FILE names: this is no regular file"}},
 		"token for a path": {env: []string{"DEPOT_UPLOAD_TOKEN_FILE=" + secret}, want: []string{"DEPOT_UPLOAD_TOKEN: the file that DEPOT_UPLOAD_TOKEN_FILE names"}},
 		"no flags at all":  {args: []string{"serve", "---x", "--=" + secret, "-" + secret, "-", "--", secret}, want: []string{"argument 1 ", "argument 2 ", "argument 3 ", "argument 4 ", "argument 6 "}},
 		"flag's typo":      {args: []string{"--max-sice=1MiB", "--listen"}, want: []string{"argument 1 ", "argument 2 "}},

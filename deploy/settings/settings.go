@@ -5,10 +5,11 @@ package settings
 import (
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
+
+	"depot/auth/keyfile"
 )
 
 // prefix is what the names of all variables begin with.
@@ -122,9 +123,9 @@ func (s Setting) apply(flags, environment map[string]string) error {
 		value, present = environment[s.Name]
 	}
 	if path, inFile := environment[s.Name+"_FILE"]; s.secret && inFile && !present {
-		content, err := os.ReadFile(path)
-		if err != nil { // without the path: it may be the secret itself, put into the wrong variable
-			return fmt.Errorf("the file that %s_FILE names: %w: make it readable, or unset the variable", s.Name, errors.Unwrap(err))
+		content, err := keyfile.Read(path)
+		if err != nil {
+			return fmt.Errorf("the file that %s_FILE names: %w: make it readable, or unset the variable", s.Name, err)
 		}
 		return s.Set(strings.TrimSpace(string(content)))
 	}

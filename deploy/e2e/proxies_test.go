@@ -1,0 +1,185 @@
+package e2e
+
+import (
+	"bufio"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"depot/handlers/contract"
+)
+
+// The proxy configurations of deploy/ as they stand there, but for addresses: the contract through each, a large upload, a
+// range, a refusal that reaches a client in the middle of its upload, and no token in the log of any of them.
+func TestProxies(t *testing.T) {
+	for name, proxy := range map[string]struct {
+		file string
+		args func(conf, dir string) []string
+	}{
+		"nginx": {"nginx.conf", func(conf, dir string) []string {
+			return []string{"nginx", "-p", dir, "-c", conf, "-g", "daemon off; pid " + dir + "/pid;"}
+		}},
+		"caddy": {"Caddyfile", func(conf, dir string) []string {
+			return []string{"caddy", "run", "--config", conf, "--adapter", "caddyfile"}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			needs(t, name)
+			dir, address := t.TempDir(), freeAddress(t)
+			_, port, _ := net.SplitHostPort(address)
+			url := "http://" + address
+			p := serve(t, t.TempDir(), []string{"DEPOT_UPLOAD_TOKEN=up-canary-5Kd2", "DEPOT_DOWNLOAD_TOKEN=down-canary-3Rf8", "DEPOT_UPLOAD_URL=" + url, "DEPOT_DOWNLOAD_URL_BASE=" + url, "DEPOT_TRUSTED_PROXIES=127.0.0.1", "DEPOT_MAX_SIZE=400MiB"})
+			text, err := os.ReadFile("../" + proxy.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			upstream := strings.TrimPrefix(p.url, "http://")
+			conf := filepath.Join(dir, proxy.file)
+			text = []byte(strings.NewReplacer("depot-1:8080 depot-2:8080", upstream, "        server depot-2:8080 max_fails=1 fail_timeout=5s;\n", "", "depot-1:8080", upstream,
+				"listen 8080;", "listen 127.0.0.1:"+port+";", "\n:8080 {", "\n"+url+" {", "/dev/stdout", dir+"/access.log", "/dev/stderr", dir+"/error.log").Replace(string(text)))
+			if err := os.WriteFile(conf, text, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			args := proxy.args(conf, dir)
+			cmd := exec.Command(args[0], args[1:]...)
+			log := newOutput()
+			cmd.Stdout, cmd.Stderr, cmd.Env = log, log, []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			go func() { _ = cmd.Wait(); close(ended) }()
+			defer func() { _ = cmd.Process.Signal(os.Interrupt); <-ended }()
+			for limit := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+				if conn, err := net.Dial("tcp", address); err == nil {
+					_ = conn.Close()
+					break
+				}
+				if time.Now().After(limit) {
+					t.Fatalf("%s does not start:\n%s", name, log)
+				}
+			}
+			contract.Run(t, contract.Endpoint{UploadURL: url, DownloadURLBase: url, UploadTokens: []string{"up-canary-5Kd2"}, DownloadAuth: "query_param", DownloadParam: "token", DownloadTokens: []string{"down-canary-3Rf8"}, Proxy: true})
+
+			const size = 300 << 20
+			hash := sha256.New()
+			response, body := do(t, "PUT", url+"/big/one/1.0.0.zip", io.TeeReader(io.LimitReader(rand.Reader, size), hash), "Authorization", "Bearer up-canary-5Kd2")
+			if response.StatusCode != 201 {
+				t.Fatalf("300 MiB: %s %s", response.Status, body)
+			}
+			response, err = http.Get(url + "/big/one/1.0.0.zip?token=down-canary-3Rf8")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := sha256.New()
+			if n, err := io.Copy(got, response.Body); err != nil || n != size || string(got.Sum(nil)) != string(hash.Sum(nil)) {
+				t.Errorf("300 MiB back: %d bytes, %v", n, err)
+			}
+			_ = response.Body.Close()
+			response, body = do(t, "GET", url+"/big/one/1.0.0.zip?token=down-canary-3Rf8", nil, "Range", "bytes=100000000-100000099")
+			if response.StatusCode != 206 || len(body) != 100 {
+				t.Errorf("a range: %s, %d bytes", response.Status, len(body))
+			}
+			// Refused by its length, its credentials, its type: while the client sends.
+			for want, headers := range map[int][]string{413: {"Authorization", "Bearer up-canary-5Kd2"}, 401: {"Authorization", "Bearer no"}, 415: {"Authorization", "Bearer up-canary-5Kd2", "Content-Type", "multipart/form-data"}} {
+				length := int64(size)
+				if want == 413 {
+					length = 401 << 20
+				}
+				conn, err := net.Dial("tcp", address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = conn.SetDeadline(time.Now().Add(time.Minute))
+				head := fmt.Sprintf("PUT /big/two/1.0.0.zip HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n", address, length)
+				for i := 0; i < len(headers); i += 2 {
+					head += headers[i] + ": " + headers[i+1] + "\r\n"
+				}
+				written := make(chan struct{})
+				go func() { // as AgentVerse does, which reads meanwhile
+					defer close(written)
+					_, _ = io.Copy(conn, io.MultiReader(strings.NewReader(head+"\r\n"), io.LimitReader(rand.Reader, length)))
+				}()
+				response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					t.Fatalf("a refused upload, %d: %v", want, err)
+				}
+				_ = response.Body.Close()
+				if response.StatusCode != want {
+					t.Errorf("a refused upload: %s, want %d", response.Status, want)
+				}
+				_ = conn.Close()
+				<-written
+			}
+			// The client's address, past the proxy: it comes from another one of this machine.
+			from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+			if response, err = (&http.Client{Transport: &http.Transport{DialContext: from.DialContext, DisableKeepAlives: true}}).Get(url + "/who/is/1.zip?token=down-canary-3Rf8"); err != nil {
+				t.Fatal(err)
+			}
+			_ = response.Body.Close()
+			p.awaitOutput(t, p.stderr, func(text string) bool { return strings.Contains(text, `"key":"who/is/1.zip"`) })
+			for line := range strings.Lines(p.stderr.String()) {
+				if strings.Contains(line, `"key":"who/is/1.zip"`) && !strings.Contains(line, `"client":"127.0.0.2"`) {
+					t.Errorf("the client of a request through the proxy: %s", line)
+				}
+			}
+			access, _ := os.ReadFile(filepath.Join(dir, "access.log"))
+			errorLog, _ := os.ReadFile(filepath.Join(dir, "error.log"))
+			all := log.String() + string(access) + string(errorLog)
+			if !strings.Contains(all, "/big/one/1.0.0.zip") {
+				t.Errorf("%s's log has no paths: %.2000s", name, all)
+			}
+			for _, secret := range []string{"canary", "Authorization"} {
+				if i := strings.Index(all, secret); i >= 0 {
+					t.Errorf("%s's log has %s: %s", name, secret, all[max(0, i-500):min(len(all), i+300)])
+				}
+			}
+		})
+	}
+}
+
+// Without trusted proxies nobody's header says where a request comes from; with some, only what those added.
+func TestClientAddress(t *testing.T) {
+	for _, test := range []struct {
+		trusted string
+		header  []string
+		want    string
+	}{
+		{"", []string{"198.51.100.7"}, "127.0.0.1"},
+		{"192.0.2.0/24", []string{"198.51.100.7"}, "127.0.0.1"},
+		{"127.0.0.0/8", []string{"198.51.100.7"}, "198.51.100.7"},
+		{"127.0.0.1, 10.0.0.0/8", []string{"203.0.113.9, 198.51.100.7, 10.1.2.3"}, "198.51.100.7"},
+		{"127.0.0.1", []string{"203.0.113.9", "198.51.100.7"}, "198.51.100.7"},
+		{"127.0.0.1", []string{"nonsense token=canary"}, "127.0.0.1"},
+		{"127.0.0.1", []string{"203.0.113.9, nonsense"}, "127.0.0.1"},
+		{"127.0.0.1,2001:db8::/32", []string{"2001:db9::1, 2001:db8::1"}, "2001:db9::1"},
+		{"127.0.0.1", nil, "127.0.0.1"},
+	} {
+		env := append([]string{}, given...)
+		if test.trusted != "" {
+			env = append(env, "DEPOT_TRUSTED_PROXIES="+test.trusted)
+		}
+		p := serve(t, t.TempDir(), env)
+		var headers []string
+		for _, value := range test.header {
+			headers = append(headers, "X-Forwarded-For", value)
+		}
+		do(t, "GET", p.url+"/who/is/1.zip?token=down", nil, headers...)
+		p.awaitOutput(t, p.stderr, func(text string) bool { return strings.Contains(text, `"key":"who/is/1.zip"`) })
+		if log := p.stderr.String(); !strings.Contains(log, `"client":"`+test.want+`"`) || strings.Contains(log, "canary") {
+			t.Errorf("%q, %v: not %s in\n%s", test.trusted, test.header, test.want, log)
+		}
+	}
+	if _, stderr, status := run(t, t.TempDir(), append([]string{"DEPOT_TRUSTED_PROXIES=10.0.0.0/33"}, given...)); status != 2 || !strings.Contains(stderr, "DEPOT_TRUSTED_PROXIES: give addresses or networks") {
+		t.Errorf("a network that is none: %d %s", status, stderr)
+	}
+}
