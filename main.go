@@ -80,7 +80,12 @@ func run(ctx context.Context, args, env []string, stdout, stderr io.Writer) erro
 	if command == "access" && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		args = append([]string{"--access-file=" + args[0]}, args[1:]...)
 	}
-	if wrong := p.settings().Load(args, env, own[command], p.check); len(wrong) > 0 {
+	table, check := p.settings(), p.check
+	if command == "healthcheck" { // whatever else may be wrong by now, the server that runs is asked
+		table, env = table.Only(env, "DEPOT_LISTEN", "DEPOT_TLS_CERT")
+		check = func() error { return nil }
+	}
+	if wrong := table.Load(args, env, own[command], check); len(wrong) > 0 {
 		return usageError(wrong)
 	}
 	return action(ctx)
@@ -313,7 +318,7 @@ func (p *program) serve(ctx context.Context) error {
 	if err := p.banner(); err != nil {
 		return err
 	}
-	p.auth = auth.Config{} // from here on the tokens are kept as digests only
+	p.auth = auth.Config{} // the authenticator has the tokens as digests; it and this process's environment are all that is left of them
 	first, cancel := context.WithTimeout(ctx, 3*time.Second)
 	cfg.Auth.Refresh(first)
 	cancel()
@@ -416,7 +421,13 @@ func (p *program) token(args []string) error {
 
 // access prints who may do what, or whether one token may do one thing.
 func (p *program) access(ctx context.Context) error {
-	_, _ = p.auth.Complete(func(string) (string, error) { return auth.NewToken(), nil })
+	p.auth.Log = settings.Logger(p.stderr, p.logFormat, p.logLevel)
+	_, _ = p.auth.Complete(func(name string) (string, error) {
+		if kept, err := store.ReadSecret(p.bucket.Store, name); err == nil {
+			return kept, nil
+		}
+		return auth.NewToken(), nil // the next start makes one
+	})
 	authenticator, err := auth.New(p.auth)
 	if err != nil {
 		return errors.New(p.settings().Spoken(err))

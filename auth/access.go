@@ -187,12 +187,15 @@ func (r *reader) fail(key, format string, args ...any) {
 	r.errs = append(r.errs, fmt.Errorf("%s:%d: %s", r.path, line+1, fmt.Sprintf(format, args...)))
 }
 
+// reserved are the names of those that are not in the access file.
+var reserved = regexp.MustCompile(`^(anyone|(` + UploadName + `|` + DownloadName + `)(-\d+)?)$`)
+
 func (r *reader) token(entry tokenEntry, before []token) token {
 	t := token{identity: Identity{Name: entry.Name}}
 	switch {
 	case entry.Name == "" || !printableASCII(entry.Name):
 		r.fail("name", "a token needs a name, of printable ASCII without spaces: the log knows it by that")
-	case entry.Name == UploadName || entry.Name == DownloadName:
+	case reserved.MatchString(entry.Name):
 		r.fail("name", "the name %s is taken by a token from the settings", entry.Name)
 	case slices.ContainsFunc(before, func(b token) bool { return b.identity.Name == entry.Name }):
 		r.fail("name", "another token has the name %s", entry.Name)

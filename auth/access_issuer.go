@@ -48,6 +48,9 @@ func (r *reader) issuer(entry issuerEntry, tokens []token, before []*issuer) *is
 	} else if !printableASCII(i.name) {
 		r.fail("name", "a name has printable ASCII without spaces: the log knows it by that")
 	}
+	if reserved.MatchString(i.name) {
+		r.fail("name", "the name %s is taken by a token from the settings", i.name)
+	}
 	if entry.Audience == "" {
 		r.fail("audience", "it needs an audience: tokens that were issued for others must not count here")
 	}

@@ -44,6 +44,8 @@ func TestAccessFileErrors(t *testing.T) {
 		entry(secret, allow, ns):                                                    {"access.toml:1: a token needs a name"},
 		entry(`name = "a b"`, secret, allow, ns):                                    {"access.toml:2: a token needs a name"},
 		entry(`name = "upload-token"`, secret, allow, ns):                           {"access.toml:2: the name upload-token is taken"},
+		entry(`name = "anyone"`, secret, allow, ns):                                 {"access.toml:2: the name anyone is taken"},
+		entry(`name = "upload-token-1"`, secret, allow, ns):                         {"access.toml:2: the name upload-token-1 is taken"},
 		good + entry(`name = "first"`, secret, allow, ns):                           {"access.toml:7: another token has the name first"},
 		good + entry(name, `sha256 = "`+sum("first")+`"`, allow, ns):                {"access.toml:8: it is the same token as first"},
 		entry(name, allow, ns):                                                      {"access.toml:1: give one of sha256 and secret_file"},

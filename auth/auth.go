@@ -68,8 +68,17 @@ const (
 type Identity struct {
 	Name string // for the log; never secret
 	// Lacks says why a valid token has fewer rights than its issuer's entry could give; "" when it has them all.
-	Lacks  string
-	grants []grant
+	Lacks   string
+	grants  []grant
+	pending *Error // an entry that could give more cannot be judged at the moment
+}
+
+// Pending is why it cannot be said at the moment that the identity may not do something; nil when it can.
+func (id Identity) Pending() error {
+	if id.pending == nil {
+		return nil
+	}
+	return id.pending
 }
 
 // Credentials are what a request offered, as it came.

@@ -97,6 +97,9 @@ func (i *issuer) grant(id *Identity, claims jwt.MapClaims) {
 			lacks = "its claim namespaces is no list of namespaces"
 		}
 		g.namespaces = append(g.namespaces, list)
+		if len(list) == 0 && lacks == "" {
+			lacks = "its claim namespaces is empty"
+		}
 	}
 	if id.Name == "" || lacks == "" && len(id.grants) == 0 {
 		subject, _ := claims["sub"].(string)

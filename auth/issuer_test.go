@@ -7,7 +7,9 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha512"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -28,7 +30,7 @@ import (
 // signers are keys of every kind, and weak ones, made once: RSA takes its time.
 var signers = sync.OnceValue(func() map[string]crypto.Signer {
 	made := map[string]crypto.Signer{}
-	for name, bits := range map[string]int{"rsa": 2048, "rsa-2": 2048, "rsa-weak": 1024} {
+	for name, bits := range map[string]int{"rsa": 2048, "rsa-2": 2048, "rsa-weak": 2047} {
 		made[name], _ = rsa.GenerateKey(rand.Reader, bits)
 	}
 	for name, curve := range map[string]elliptic.Curve{"p256": elliptic.P256(), "p256-2": elliptic.P256(), "p384": elliptic.P384(), "p521": elliptic.P521()} {
@@ -121,7 +123,7 @@ func TestIssuerErrors(t *testing.T) {
 		entry(allow, ns):                                                 "access.toml:1: give one of jwks_url, jwks_file, key_file and secret_file",
 		entry(key, `jwks_file = "x"`, allow, ns):                         "access.toml:1: give one of jwks_url",
 		entry(`key_file = "`+canary+`"`, allow, ns):                      "access.toml:4: this file cannot be read: no such file",
-		entry(`key_file = "weak.pem"`, allow, ns):                        "access.toml:4: an RSA key has 1024 bits",
+		entry(`key_file = "weak.pem"`, allow, ns):                        "access.toml:4: an RSA key has 2047 bits",
 		entry(`key_file = "p521.pem"`, allow, ns):                        "access.toml:4: a key is of a kind that is not used here",
 		entry(`key_file = "none.pem"`, allow, ns):                        "access.toml:4: it holds no public key",
 		entry(`key_file = "cut.pem"`, allow, ns):                         "or one that is cut short",
@@ -130,7 +132,7 @@ func TestIssuerErrors(t *testing.T) {
 		entry(`key_file = "bad.pem"`, allow, ns):                         "access.toml:4: it holds a PEM block that cannot be read",
 		entry(`secret_file = "short"`, allow, ns):                        "access.toml:4: the secret has 31 bytes: use 32 or more",
 		entry(`secret_file = "none"`, allow, ns):                         "access.toml:4: this file cannot be read",
-		entry(`jwks_file = "weak.json"`, allow, ns):                      "access.toml:4: key 2: an RSA key has 1024 bits",
+		entry(`jwks_file = "weak.json"`, allow, ns):                      "access.toml:4: key 2: an RSA key has 2047 bits",
 		entry(`jwks_file = "empty.json"`, allow, ns):                     "access.toml:4: it has no key for signatures by RS256",
 		entry(`jwks_file = "p521.json"`, allow, ns):                      "access.toml:4: it has no key for signatures by RS256",
 		entry(`jwks_file = "no.json"`, allow, ns):                        "access.toml:4: it is no JWK Set",
@@ -169,8 +171,12 @@ func TestIssuerErrors(t *testing.T) {
 			t.Errorf("it repeats what may be a secret: %v", err)
 		}
 	}
-	if _, err := auth.New(issuers(t, entry(`secret_file = "enough"`, allow, ns), files)); err != nil {
-		t.Error(err)
+	a, err := auth.New(issuers(t, entry(`secret_file = "enough"`, allow, ns), files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, why := a.Explain(t.Context(), sign(t, []byte(strings.Repeat("x", 32)), map[string]any{"alg": "HS256"}, claims()), auth.Upload, "x"); !ok {
+		t.Errorf("a secret with a line break behind it: %s", why)
 	}
 }
 
@@ -256,11 +262,23 @@ func TestKeysAreForOneThing(t *testing.T) {
 			t.Errorf("%s: %v %s", test.name, ok, why)
 		}
 	}
-	// ES256 with a P-384 key would verify in the library.
-	header := map[string]any{"alg": "ES256", "kid": "p384"}
-	hash := sign(t, signers()["p256"], header, claims())
-	if ok, _ := file(jwks("p384")).Explain(t.Context(), hash, auth.Upload, "x"); ok {
-		t.Error("ES256 with a P-384 key")
+	// ES384 with a P-256 key would verify in the library.
+	text, err := jwt.NewWithClaims(jwt.SigningMethodES384, jwt.MapClaims(claims())).SigningString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha512.Sum384([]byte(text))
+	r, s, err := ecdsa.Sign(rand.Reader, signers()["p256"].(*ecdsa.PrivateKey), digest[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	signature := append(r.FillBytes(make([]byte, 48)), s.FillBytes(make([]byte, 48))...)
+	if ok, why := file(jwks("p256")).Explain(t.Context(), text+"."+base64.RawURLEncoding.EncodeToString(signature), auth.Upload, "x"); ok {
+		t.Errorf("ES384 with a P-256 key: %s", why)
+	}
+	// A weak key that could only encrypt does not spoil the set.
+	if ok, why := file(both(strings.Replace(jwks("rsa-weak"), `"kty"`, `"alg":"RSA-OAEP","kty"`, 1))).Explain(t.Context(), es256(t, "p256", nil), auth.Upload, "x"); !ok {
+		t.Errorf("beside a weak key for encryption: %s", why)
 	}
 }
 
@@ -341,7 +359,7 @@ require = { "kubernetes.io" = { namespace = "ci", serviceaccount = { name = "pub
 		{"namespaces", claims(iat, m{"namespaces": []string{"team-a", "other"}}), "upload:team-a delete:team-a", ""},
 		{"namespaces wider than the entry", claims(iat, m{"namespaces": []string{"*"}}), "upload:team-a upload:shared delete:team-a delete:shared", ""},
 		{"namespaces by pattern", claims(iat, m{"namespaces": []string{"team-*"}}), "upload:team-a delete:team-a", ""},
-		{"no namespaces", claims(iat, m{"namespaces": []string{}}), "", ""},
+		{"no namespaces", claims(iat, m{"namespaces": []string{}}), "", "its claim namespaces is empty"},
 		{"namespaces that are a text", claims(iat, m{"namespaces": "team-a"}), "", "its claim namespaces is no list"},
 		{"namespaces that cannot be", claims(iat, m{"namespaces": []string{"team-a", ""}}), "", "its claim namespaces is no list"},
 		{"two entries", claims(iat, m{"groups": m{"readers": true, "x": 1}, "level": 4}), "upload:team-a upload:shared delete:team-a delete:shared download:team-a download:shared download:octo-org download:team download:apps", ""},

@@ -22,6 +22,9 @@ const (
 	largestJWKS  = 256 << 10 // bytes; those of large services have about 10 KiB
 )
 
+// keyfunc could fetch too, but not so that a request waits no longer than this while the fetch goes on, that a bad set leaves the
+// last good one in force, or that an old one ends.
+
 // source is where the keys of an issuer come from: a URL, or a file, whose set is there from the beginning and is not fetched.
 type source struct {
 	url    string
@@ -31,7 +34,7 @@ type source struct {
 	mu        sync.Mutex
 	set       *keySet // the last good one; nil before there was one
 	attempted time.Time
-	failed    bool          // the last attempt
+	failure   string        // of the last attempt; "" when it was none
 	running   chan struct{} // closed when the fetch under way ends; nil when there is none
 }
 
@@ -52,7 +55,7 @@ func (s *source) fetchIfDue() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wait := refreshEvery
-	if s.failed {
+	if s.failure != "" {
 		wait = retryEvery
 	}
 	return s.fetchAfter(wait)
@@ -73,8 +76,11 @@ func (s *source) fetchAfter(wait time.Duration) <-chan struct{} {
 		set, err := s.fetch()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.running, s.failed = nil, err != nil
-		if err != nil {
+		before := s.failure
+		if s.running, s.failure = nil, ""; err != nil {
+			if s.failure = err.Error(); s.failure == before {
+				return // it was said
+			}
 			consequence := "its tokens are answered 503 until they can"
 			if s.set.inForce(time.Now()) {
 				consequence = "those fetched before stay in force until " + s.set.until.UTC().Format(time.RFC3339)
@@ -84,7 +90,8 @@ func (s *source) fetchAfter(wait time.Duration) <-chan struct{} {
 		}
 		if s.set != nil {
 			s.set.retired.Store(true)
-		} else {
+		}
+		if s.set == nil || before != "" {
 			s.log.Info("fetched the keys of an issuer", "jwks_url", s.shown())
 		}
 		s.set = set

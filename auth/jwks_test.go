@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -141,13 +143,19 @@ func TestUnknownKeys(t *testing.T) {
 		a.Refresh(t.Context())
 		s.count()
 		time.Sleep(2 * time.Minute)
-		for range 1000 {
-			if got := check(es256(t, "p256", map[string]any{"kid": auth.NewToken()})); got != "401" {
-				t.Fatalf("an unknown kid: %s", got)
+		for _, test := range []struct {
+			pause time.Duration
+			most  int
+		}{{0, 1}, {600 * time.Millisecond, 10}} { // at once, and in ten minutes
+			for range 1000 {
+				if got := check(es256(t, "p256", map[string]any{"kid": auth.NewToken()})); got != "401" {
+					t.Fatalf("an unknown kid: %s", got)
+				}
+				time.Sleep(test.pause)
 			}
-		}
-		if n := s.count(); n != 1 {
-			t.Errorf("%d fetches for 1,000 unknown kids in a minute", n)
+			if n := s.count(); n < 1 || n > test.most {
+				t.Errorf("%d fetches for 1,000 unknown kids every %v", n, test.pause)
+			}
 		}
 		for _, header := range []map[string]any{{"kid": "p256-2"}, nil} {
 			time.Sleep(time.Minute)
@@ -228,7 +236,7 @@ func TestBadKeySets(t *testing.T) {
 		"redirect":       {302, "", map[string]string{"Location": "https://elsewhere.test/jwks"}},
 		"redirect, near": {307, "", map[string]string{"Location": "https://issuer.test/other"}},
 		"too large":      {200, jwks("p256-2") + strings.Repeat(" ", 300<<10), nil},
-		"too many":       {200, `{"keys":[` + strings.Repeat(`{"kty":"x"},`, 50) + `{"kty":"x"}]}`, nil},
+		"too many":       {200, strings.Replace(jwks("p256-2"), "]}", strings.Repeat(","+strings.TrimSuffix(strings.TrimPrefix(jwks("p256-2"), `{"keys":[`), "]}"), 50)+"]}", 1), nil},
 		"weak":           {200, jwks("p256-2", "rsa-weak"), nil},
 		"symmetric":      {200, strings.Replace(jwks("p256-2"), `[{`, `[{"kty":"oct","k":"AAAA"},{`, 1), nil},
 		"private":        {200, strings.Replace(jwks("p256-2"), `"kty"`, `"d":"AAAA","kty"`, 1), nil},
@@ -290,6 +298,74 @@ func TestKeyTakenBack(t *testing.T) {
 	})
 }
 
+// A reload keeps the keys that were fetched, also when they could not be fetched now; after a failure they are asked for again in a
+// minute, not in a quarter of an hour.
+func TestKeysOutliveReload(t *testing.T) {
+	_ = signers()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := issuers(t, entry(byURL, `allow = ["upload"]`, `namespaces = ["*"]`), nil)
+		a, err := auth.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &keyServer{status: 200, body: jwks("p256")}
+		a.SetTransport(s)
+		a.Refresh(t.Context())
+		s.set(0, "")
+		if err := os.WriteFile(cfg.AccessFile, []byte(entry(byURL, `allow = ["upload", "delete"]`, `namespaces = ["*"]`)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.count()
+		if changed, err := a.Reload(cfg, true); !changed || err != nil {
+			t.Fatalf("%v, %v", changed, err)
+		}
+		if id, err := ask(t, a, es256(t, "p256", nil)); err != nil || !id.May(auth.Delete, "x") || s.count() != 0 {
+			t.Errorf("after a reload: %v", err)
+		}
+		time.Sleep(15 * time.Minute)
+		a.Refresh(t.Context()) // fails
+		s.set(200, jwks("p256"))
+		time.Sleep(time.Minute)
+		a.Refresh(t.Context())
+		if n := s.count(); n != 2 {
+			t.Errorf("%d fetches, want one that failed and one a minute later", n)
+		}
+		synctest.Wait()
+	})
+}
+
+// Each file that an access file names counts: a change of it alone is a change.
+func TestEveryFileCounts(t *testing.T) {
+	old := map[string]string{"key": publicPEM("rsa"), "set": jwks("p256"), "hmac": strings.Repeat("x", 32), "secret": "first"}
+	text := entry(`name = "a"`, `key_file = "key"`, `allow = ["upload"]`, `namespaces = ["*"]`) + entry(`name = "b"`, `jwks_file = "set"`, `allow = ["upload"]`, `namespaces = ["*"]`) +
+		entry(`name = "c"`, `secret_file = "hmac"`, `allow = ["upload"]`, `namespaces = ["*"]`) + "[[token]]\nname = \"d\"\nsecret_file = \"secret\"\nallow = [\"upload\"]\nnamespaces = [\"*\"]\n"
+	hs := func(c string) string {
+		return sign(t, []byte(strings.Repeat(c, 32)), map[string]any{"alg": "HS256"}, claims())
+	}
+	for name, test := range map[string]struct{ content, before, after string }{
+		"key":    {publicPEM("rsa-2"), sign(t, signers()["rsa"], map[string]any{"alg": "RS256"}, claims()), sign(t, signers()["rsa-2"], map[string]any{"alg": "RS256"}, claims())},
+		"set":    {jwks("p256-2"), es256(t, "p256", nil), es256(t, "p256-2", nil)},
+		"hmac":   {strings.Repeat("y", 32), hs("x"), hs("y")},
+		"secret": {"second", "first", "second"},
+	} {
+		cfg := issuers(t, text, old)
+		a, err := auth.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		works := func(token string) bool { _, err := ask(t, a, token); return err == nil }
+		if !works(test.before) || works(test.after) {
+			t.Errorf("%s, before", name)
+		}
+		if err := os.WriteFile(filepath.Join(filepath.Dir(cfg.AccessFile), name), []byte(test.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if changed, err := a.Reload(cfg, true); !changed || err != nil || works(test.before) || !works(test.after) {
+			t.Errorf("%s, after: %v, %v", name, changed, err)
+		}
+	}
+}
+
 // Over a real connection: a set as it is served, a redirect, and nobody there.
 func TestKeysOverHTTP(t *testing.T) {
 	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -336,7 +412,7 @@ func TestSeveralEntries(t *testing.T) {
 			t.Errorf("a token of an issuer with five entries that hang: %v after %v", err, time.Since(begin))
 		}
 		token := es256(t, "p256", nil)
-		if id, err := ask(t, a, token); err != nil || id.May(auth.Upload, "x") || !id.May(auth.Download, "x") {
+		if id, err := ask(t, a, token); err != nil || id.May(auth.Upload, "x") || !id.May(auth.Download, "x") || id.Pending() == nil {
 			t.Errorf("by the entry with a file: %v, %v", id, err)
 		}
 		s.mu.Lock()
@@ -345,7 +421,7 @@ func TestSeveralEntries(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		a.Refresh(t.Context())
 		for range 2 {
-			if id, err := ask(t, a, token); err != nil || id.May(auth.Upload, "x") || !id.May(auth.Download, "x") {
+			if id, err := ask(t, a, token); err != nil || id.May(auth.Upload, "x") || !id.May(auth.Download, "x") || id.Pending() != nil {
 				t.Errorf("with other keys at the URLs: %v, %v", id, err)
 			}
 		}

@@ -163,6 +163,9 @@ func dateOf(claims map[string]any, name string) (time.Time, error) {
 // explain turns the library's error into one for the one who asked. It speaks of claims, and says whose token it is, only
 // where the signature was good.
 func explain(err error, i *issuer, t unverified) *Error {
+	if errors.Is(err, errKid) {
+		return invalid("the token's kid is no name of letters, digits and . _ ~ + = : -, and the keys of its issuer " + i.name + " have no ids: if it is genuine, give the endpoint the issuer's JWK Set")
+	}
 	if !errors.Is(err, jwt.ErrTokenInvalidClaims) && !errors.Is(err, jwt.ErrTokenExpired) {
 		return invalid("the token is not signed by a key of its issuer " + i.name + ": check that it was copied whole, and that the endpoint has the issuer's current keys")
 	}

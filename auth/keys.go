@@ -84,13 +84,15 @@ func namelessKeys(keys ...any) (*keySet, error) {
 	for method, keys := range byMethod {
 		set.byMethod[method] = func(t *jwt.Token) (any, error) {
 			if kid, _ := t.Header["kid"].(string); strings.Trim(kid, alphanumeric+"._~+=:-") != "" {
-				return nil, errors.New("kid is no name")
+				return nil, errKid
 			}
 			return jwt.VerificationKeySet{Keys: keys}, nil
 		}
 	}
 	return set, nil
 }
+
+var errKid = errors.New("kid is no name")
 
 // readPEM reads public keys, in blocks of PKIX or PKCS #1, or certificates (whose dates and names mean nothing here).
 func readPEM(content []byte) (*keySet, error) {
@@ -149,6 +151,9 @@ func readJWKS(content []byte) (*keySet, error) {
 			return nil, fmt.Errorf("key %d is private or symmetric: what a JWK Set publishes must be public keys", n+1)
 		}
 		if entry.USE == jwkset.UseEnc || len(entry.KEYOPS) > 0 && !slices.Contains(entry.KEYOPS, jwkset.KeyOpsVerify) {
+			continue
+		}
+		if alg := entry.ALG.String(); alg != "" && !slices.Contains(publicMethods, alg) {
 			continue
 		}
 		key, err := jwkset.NewJWKFromMarshal(entry, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{SkipUse: true, SkipKeyOps: true})

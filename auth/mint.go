@@ -112,15 +112,18 @@ func (k *KeyPair) Write() (entry string, err error) {
 	}
 	private, privateErr := x509.MarshalPKCS8PrivateKey(signer)
 	public, publicErr := x509.MarshalPKIXPublicKey(signer.Public())
-	if err := errors.Join(privateErr, publicErr, writeNew(k.Out+".pem", 0o600, "PRIVATE KEY", private), writeNew(k.Out+".pub.pem", 0o644, "PUBLIC KEY", public)); err != nil {
+	if err := errors.Join(privateErr, publicErr, writeNew(k.Out+".pem", 0o600, "PRIVATE KEY", private)); err != nil {
 		return "", err
+	}
+	if err := writeNew(k.Out+".pub.pem", 0o644, "PUBLIC KEY", public); err != nil {
+		return "", errors.Join(err, os.Remove(k.Out+".pem")) // the one without the other is of no use
 	}
 	return fmt.Sprintf("\n[[issuer]]                # for tokens made with: depot token jwt --key %s.pem --name NAME\nname = %q\nissuer = %q\naudience = %q\n"+
 		"key_file = %q           # keep a copy of this file beside the access file\nallow = [\"upload\", \"delete\"]\nnamespaces = [\"*\"]\nmax_ttl = %q",
 		k.Out, filepath.Base(k.Out), defaultIssuer, defaultIssuer, filepath.Base(k.Out)+".pub.pem", defaultTTL), nil
 }
 
-// writeNew writes a PEM file that was not there before, durably.
+// writeNew writes a PEM file that was not there before.
 func writeNew(path string, mode os.FileMode, kind string, content []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
@@ -181,7 +184,10 @@ func (c *Claims) Sign() (string, error) {
 	if err != nil {
 		return "", errors.New("--key: name a readable file with the private key (depot token keygen makes one)")
 	}
-	block, _ := pem.Decode(privateKey)
+	block, rest := pem.Decode(privateKey)
+	for block != nil && !strings.Contains(block.Type, "PRIVATE KEY") { // EC PARAMETERS, say
+		block, rest = pem.Decode(rest)
+	}
 	if block == nil {
 		return "", errors.New("--key: the file holds no private key in PEM (depot token keygen makes one)")
 	}

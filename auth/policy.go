@@ -181,9 +181,12 @@ func (p *policy) verify(ctx context.Context, secret string, digest [sha256.Size]
 	if !taken {
 		return Identity{}, refused
 	}
-	if v.until = t.expires; whole {
-		p.seen.put(digest, v, now)
+	v.until = t.expires
+	if !whole {
+		v.identity.pending = refused
+		return v.identity, nil
 	}
+	p.seen.put(digest, v, now)
 	return v.identity, nil
 }
 

@@ -117,6 +117,9 @@ func TestTokenAttacks(t *testing.T) {
 	}))
 	defer keys.Close()
 
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+
 	dir := t.TempDir()
 	const secret = "a secret of HS256 with 32 bytes!"
 	entry := func(name, issuer, keys, allow string) string {
@@ -124,7 +127,7 @@ func TestTokenAttacks(t *testing.T) {
 	}
 	for name, content := range map[string]string{
 		"access.toml": entry("a", a.issuer, `jwks_url = "`+keys.URL+`/a"`, `"upload", "download"`) + entry("b", b.issuer, `jwks_url = "`+keys.URL+`/b"`, `"upload"`) +
-			entry("pem", "https://pem.test", `key_file = "a.pem"`, `"upload"`) + entry("hmac", "https://hmac.test", `secret_file = "secret"`, `"upload"`) +
+			entry("pem", "https://pem.test", `key_file = "a.pem"`, `"upload"`) + entry("hmac", "https://hmac.test", `secret_file = "secret"`, `"upload"`) + entry("gone", "https://gone.test", `jwks_url = "`+gone.URL+`"`, `"upload"`) +
 			"[[token]]\nname = \"reader\"\nsha256 = \"" + fmt.Sprintf("%x", sha256.Sum256([]byte("reads"))) + "\"\nallow = [\"download\"]\nnamespaces = [\"*\"]\n" +
 			"[[token]]\nname = \"writer\"\nsha256 = \"" + fmt.Sprintf("%x", sha256.Sum256([]byte("writes"))) + "\"\nallow = [\"upload\"]\nnamespaces = [\"*\"]\n",
 		"a.pem": string(a.pem(t)), "secret": secret + "\n",
@@ -208,6 +211,13 @@ func TestTokenAttacks(t *testing.T) {
 		{"crit of nothing", header(`{"alg":"RS256","kid":"a-rsa","crit":[]}`), 401},
 		{"unencoded payload", header(`{"alg":"RS256","kid":"a-rsa","b64":false,"crit":["b64"]}`), 401},
 		{"jku", raw(t, b.rsa, `{"alg":"RS256","kid":"b-rsa","jku":"`+keys.URL+`/jku"}`, good(a.issuer)), 401},
+		{"jwk in a good token", header(`{"alg":"RS256","kid":"a-rsa","jwk":{"kty":"RSA"}}`), 401},
+		{"x5u in a good token", header(`{"alg":"RS256","kid":"a-rsa","x5u":"` + keys.URL + `/x5u"}`), 401},
+		{"x5c in a good token", header(`{"alg":"RS256","kid":"a-rsa","x5c":["AA"]}`), 401},
+		{"a kid that is a number, by PEM", raw(t, a.rsa, `{"alg":"RS256","kid":1}`, good("https://pem.test")), 401},
+		{"a kid that is an object, by PEM", raw(t, a.rsa, `{"alg":"RS256","kid":{"a":1}}`, good("https://pem.test")), 401},
+		{"a kid of 257 bytes, by PEM", raw(t, a.rsa, `{"alg":"RS256","kid":"`+strings.Repeat("k", 257)+`"}`, good("https://pem.test")), 401},
+		{"an issuer whose keys cannot be had", raw(t, a.rsa, rs, good("https://gone.test")), 503},
 		{"jku in a good token", header(`{"alg":"RS256","kid":"a-rsa","jku":"` + keys.URL + `/jku"}`), 401},
 		{"jwk", raw(t, b.rsa, `{"alg":"RS256","jwk":`+`{"kty":"RSA","e":"AQAB","n":"`+encode(b.rsa.N.Bytes())+`"}}`, good(a.issuer)), 401},
 		{"x5u", raw(t, b.rsa, `{"alg":"RS256","x5u":"`+keys.URL+`/x5u"}`, good(a.issuer)), 401},

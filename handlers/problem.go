@@ -122,6 +122,9 @@ func (p problem) write(x *exchange) error {
 	h.Set("Content-Length", strconv.Itoa(body.Len()))
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+	if p.reason == "no_issuer_keys" {
+		h.Set("Retry-After", "60") // no sooner are the keys asked for again
+	}
 	if p.authenticate != "" {
 		h.Set("WWW-Authenticate", p.authenticate)
 	}

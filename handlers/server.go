@@ -204,6 +204,9 @@ func (s *Server) serve(c echo.Context) error {
 		return keyErr
 	}
 	if !id.May(action, key.Namespace()) {
+		if err := id.Pending(); err != nil {
+			return err
+		}
 		return forbidden(id, action, key.Namespace())
 	}
 	switch action {

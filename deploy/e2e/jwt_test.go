@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The way from nothing to a service token: keys, the entry that trusts them, the token, and what it may do as the header that
@@ -98,6 +99,44 @@ func TestServiceToken(t *testing.T) {
 		if status != test.status || out != "" || !strings.Contains(stderr, test.want) || strings.Contains(stderr, "canary") {
 			t.Errorf("%v: %d %s%s", test.args, status, out, stderr)
 		}
+	}
+}
+
+// The keys of an issuer that is added while depot runs are fetched before its first token comes.
+func TestIssuerAdded(t *testing.T) {
+	fetched := make(chan struct{}, 10)
+	keys := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { fetched <- struct{}{} }))
+	defer keys.Close()
+	dir := t.TempDir()
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "access.toml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(tokenEntry("x"))
+	p := serve(t, dir, []string{"DEPOT_ACCESS_FILE=access.toml"})
+	write(fmt.Sprintf("%s[[issuer]]\nissuer = \"depot\"\naudience = \"depot\"\njwks_url = %q\nallow = [\"upload\"]\nnamespaces = [\"*\"]\n", tokenEntry("x"), keys.URL))
+	select {
+	case <-fetched:
+	case <-time.After(time.Minute):
+		t.Fatalf("its keys are not fetched:\n%s", p.stderr)
+	}
+}
+
+// The health check asks the server that runs, whatever has become of the files that it was started with.
+func TestHealthcheckAsksTheServer(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "access.toml"), []byte(tokenEntry("x")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"DEPOT_ACCESS_FILE=access.toml", "DEPOT_LISTEN=" + freeAddress(t)}
+	serve(t, dir, env)
+	if err := os.WriteFile(filepath.Join(dir, "access.toml"), []byte("broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, status := run(t, dir, append(env, "DEPOT_UPLOAD_TOKEN_FILE=nowhere"), "healthcheck"); status != 0 {
+		t.Errorf("%d %s", status, stderr)
 	}
 }
 

@@ -23,7 +23,7 @@ func TestRelease(t *testing.T) {
 		if out, err := exec.Command("git", "clone", "-q", "--shared", "../..", clone).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		if out, err := exec.Command("git", "-C", clone, "tag", "-f", "v9.8.7").CombinedOutput(); err != nil {
+		if out, err := exec.Command("git", "-C", clone, "tag", "-f", "v1.98.7").CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		cmd := exec.Command("deploy/release.sh", filepath.Join(dir, "dist"))
@@ -48,7 +48,7 @@ func TestRelease(t *testing.T) {
 			}
 		}
 		out, err := exec.Command(filepath.Join(dir, "dist", "depot-linux-amd64"), "version").Output()
-		if err != nil || !strings.HasPrefix(string(out), "depot v9.8.7 go1.") {
+		if err != nil || !strings.HasPrefix(string(out), "depot v1.98.7 go1.") {
 			t.Errorf("version: %v %s", err, out)
 		}
 		first = made

@@ -23,6 +23,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"depot/handlers/contract"
 )
 
 // secretDir is a directory that changes the way Kubernetes changes a mounted secret: files are links through ..data, and
@@ -279,7 +281,8 @@ func TestTLS(t *testing.T) {
 	second, secondKey := certificate(t, "second")
 	write("tls.crt", first)
 	write("tls.key", firstKey)
-	p := serve(t, dir, []string{"DEPOT_TLS_CERT=tls.crt", "DEPOT_TLS_KEY=tls.key", "DEPOT_UPLOAD_TOKEN=up", "DEPOT_DOWNLOAD_TOKEN=down"})
+	address := freeAddress(t)
+	p := serve(t, dir, []string{"DEPOT_TLS_CERT=tls.crt", "DEPOT_TLS_KEY=tls.key", "DEPOT_UPLOAD_TOKEN=up-canary-9Lp4", "DEPOT_DOWNLOAD_TOKEN=down-canary-9Lp4", "DEPOT_UPLOAD_URL=https://" + address, "DEPOT_DOWNLOAD_URL_BASE=https://" + address, "DEPOT_LISTEN=" + address})
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(first + second))
 	p.url = strings.Replace(p.url, "http:", "https:", 1)
@@ -297,8 +300,8 @@ func TestTLS(t *testing.T) {
 	if got := shown(); got != "first" {
 		t.Errorf("at the start it shows %s", got)
 	}
-	all, stop := loads(t, p, client, "up")
-	all["up"].await(t, p, "200")
+	all, stop := loads(t, p, client, "up-canary-9Lp4")
+	all["up-canary-9Lp4"].await(t, p, "200")
 	write("tls.crt", second)
 	p.awaitOutput(t, p.stderr, func(log string) bool {
 		return strings.Contains(log, "not reloaded: what was in force before stays in force")
@@ -313,14 +316,17 @@ func TestTLS(t *testing.T) {
 		}
 	}
 	stop()
-	if got := fmt.Sprint(all["up"].history()); got != "[200]" {
+	if got := fmt.Sprint(all["up-canary-9Lp4"].history()); got != "[200]" {
 		t.Errorf("meanwhile requests were answered %s", got)
 	}
 	if out, stderr, status := run(t, dir, []string{"DEPOT_TLS_CERT=tls.crt", "DEPOT_TLS_KEY=tls.key", "DEPOT_LISTEN=" + strings.TrimPrefix(p.url, "https://")}, "healthcheck"); status != 0 {
 		t.Errorf("healthcheck: %d %s%s", status, out, stderr)
 	}
-	h2 := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}
+	h2 := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	defer h2.CloseIdleConnections()
+	for _, c := range []*http.Client{client, h2} {
+		contract.Run(t, contract.Endpoint{UploadURL: p.url, DownloadURLBase: p.url, UploadTokens: []string{"up-canary-9Lp4"}, DownloadAuth: "query_param", DownloadParam: "token", DownloadTokens: []string{"down-canary-9Lp4"}, Client: c})
+	}
 	if response, err := h2.Get(p.url + "/healthz"); err != nil || response.ProtoMajor != 2 || response.StatusCode != 200 {
 		t.Errorf("HTTP/2: %v, %v", response, err)
 	} else {

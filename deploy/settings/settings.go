@@ -67,6 +67,15 @@ func (t Table) Read(args, env []string, own map[string]*string) (wrong []string)
 	return wrong
 }
 
+// Only is the table with these settings, and their part of an environment.
+func (t Table) Only(env []string, names ...string) (Table, []string) {
+	other := func(name string) bool { return !slices.Contains(names, name) }
+	return slices.DeleteFunc(slices.Clone(t), func(s Setting) bool { return other(s.Name) }), slices.DeleteFunc(slices.Clone(env), func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return other(name)
+	})
+}
+
 // Load is Read, and then check, of those who are configured; what could not be read need not be checked.
 func (t Table) Load(args, env []string, own map[string]*string, check func() error) (wrong []string) {
 	wrong = t.Read(args, env, own)
