@@ -115,7 +115,7 @@ func TestServiceManager(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer manager.Close()
+	defer func() { _ = manager.Close() }()
 	_ = manager.SetReadDeadline(time.Now().Add(30 * time.Second))
 	next := func() string {
 		t.Helper()
