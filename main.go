@@ -285,12 +285,9 @@ func (p *program) serve(ctx context.Context) error {
 		return fmt.Errorf("DEPOT_LISTEN: %w: choose another address, or free this one", err)
 	}
 	defer listener.Close()
-	var admin net.Listener
-	if p.adminListen != "" {
-		if admin, err = (&net.ListenConfig{}).Listen(ctx, "tcp", p.adminListen); err != nil {
-			return fmt.Errorf("DEPOT_ADMIN_LISTEN: %w: choose another address, or free this one", err)
-		}
-		defer admin.Close()
+	admin, err := daemon.ListenOnly(ctx, p.adminListen)
+	if err != nil {
+		return fmt.Errorf("DEPOT_ADMIN_LISTEN: %w: choose another address, or free this one", err)
 	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	host, _, _ := net.SplitHostPort(p.listen)
@@ -299,15 +296,13 @@ func (p *program) serve(ctx context.Context) error {
 	if err != nil {
 		return errors.New(p.settings().Spoken(err))
 	}
+	cfg.Admin = admin
 	server, err := handlers.New(cfg)
 	if err != nil {
 		return errors.New(p.settings().Spoken(err))
 	}
 	if p.auth.UploadAuth == auth.None {
 		log.Warn("everyone who reaches this address may upload and delete: DEPOT_UPLOAD_AUTH is none")
-	}
-	if warning := cfg.Certificate.Warning(); warning != "" {
-		log.Warn(warning)
 	}
 	if p.auth.AccessFile != "" {
 		log.Info("who may do what is in the access file", "file", p.auth.AccessFile, "entries", cfg.Auth.Entries())
@@ -326,17 +321,8 @@ func (p *program) serve(ctx context.Context) error {
 		go cfg.Auth.Refresh(ctx)
 		changed, err := p.reload(cfg.Auth, cfg.Certificate, asked)
 		server.Reloaded(err)
-		if warning := cfg.Certificate.Warning(); warning != "" && strings.Contains(changed, "certificate") {
-			log.Warn(warning)
-		}
 		return changed, err
 	})
-	if admin != nil {
-		log.Info("listening for operators, without credentials: metrics, health, profiles", "address", admin.Addr().String())
-		afterwards, cancel := context.WithCancel(context.WithoutCancel(ctx)) // it answers during the drain too
-		defer cancel()
-		go server.ServeAdmin(afterwards, admin)
-	}
 	log.Info("listening", "address", listener.Addr().String(), "store", p.bucket.Store, "upload_url", p.url(p.uploadURL), "download_url_base", p.url(p.downloadURLBase), "version", version())
 	daemon.Ready()
 	defer context.AfterFunc(ctx, daemon.Stopping)()

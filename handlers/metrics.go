@@ -1,9 +1,8 @@
 package handlers
 
 import (
-	"context"
+	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/pprof"
 	"runtime"
@@ -90,8 +89,11 @@ func truth(b bool) float64 {
 	return 0
 }
 
-// Reloaded notes, for metrics, how the last look at the files that can change has ended.
-func (s *Server) Reloaded(err error) { s.metrics.looked(err) }
+// Reloaded notes how the last look at the files that can change has ended.
+func (s *Server) Reloaded(err error) {
+	s.metrics.looked(err)
+	s.warnOfCertificate()
+}
 
 func (m *metrics) looked(err error) {
 	m.reload.Set(truth(err == nil))
@@ -137,7 +139,7 @@ var storeErrors = map[string]string{"store_full": "full", "store_unavailable": "
 // that only they reach.
 func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	mux.Handle("GET /healthz", s)
 	mux.Handle("GET /readyz", s)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -148,11 +150,14 @@ func (s *Server) Admin() http.Handler {
 	return mux
 }
 
-// ServeAdmin answers operators on ln until ctx ends, which may be after that of Serve: so that they see the drain.
-func (s *Server) ServeAdmin(ctx context.Context, ln net.Listener) {
+// serveAdmin answers operators until stop is called.
+func (s *Server) serveAdmin() (stop func()) {
 	server := &http.Server{Handler: s.Admin(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 120 * time.Second, ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn)}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := server.Serve(ln); ctx.Err() == nil {
-		s.cfg.Log.Error("the admin listener has failed", "reason", err.Error())
-	}
+	s.cfg.Log.Info("listening for operators, without credentials: metrics, health, profiles", "address", s.cfg.Admin.Addr().String())
+	go func() {
+		if err := server.Serve(s.cfg.Admin); !errors.Is(err, http.ErrServerClosed) {
+			s.cfg.Log.Error("the admin listener has failed", "reason", err.Error())
+		}
+	}()
+	return func() { _ = server.Close() }
 }

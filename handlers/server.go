@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -41,7 +42,8 @@ type Config struct {
 
 	Redirect Redirect // answer downloads with a redirect; nil: send the bytes
 
-	Version string // for metrics
+	Admin   net.Listener // where operators are answered while Serve runs; nil: nowhere
+	Version string       // for metrics
 
 	Space func() (free, size uint64, err error) // bytes where uploads are received, for metrics; nil: nobody knows
 
@@ -60,8 +62,9 @@ type Server struct {
 	echo        *echo.Echo
 	health      health
 	metrics     *metrics
-	buffers     sync.Pool // of *[]byte, smallFile bytes each
-	copyBuffers sync.Pool // of *[]byte, copySize bytes each
+	warned      atomic.Pointer[string] // of the certificate
+	buffers     sync.Pool              // of *[]byte, smallFile bytes each
+	copyBuffers sync.Pool              // of *[]byte, copySize bytes each
 }
 
 // New validates a Config; the error names everything that is wrong with it.
@@ -133,7 +136,7 @@ func prefix(name, text string) (string, error) {
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
 
-// Serve answers on ln until ctx ends. Then it reports not ready, stops accepting, and waits for the requests in flight,
+// Serve answers on ln, and operators on Config.Admin, until ctx ends. Then it reports not ready, stops accepting, and waits for the requests in flight,
 // for as long as drain; those that take longer are cut off, which is an error.
 func (s *Server) Serve(ctx context.Context, ln net.Listener, drain time.Duration) error {
 	server := &http.Server{
@@ -150,6 +153,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, drain time.Duration
 		server.TLSConfig = s.cfg.Certificate.config()
 		serve = func(ln net.Listener) error { return server.ServeTLS(ln, "", "") }
 	}
+	if s.cfg.Admin != nil {
+		defer s.serveAdmin()() // also during the drain
+	}
+	s.warnOfCertificate()
 	go func() { failed <- serve(ln) }()
 	select {
 	case err := <-failed:

@@ -64,8 +64,8 @@ func (c *Certificate) Reload() (changed bool, err error) {
 	return true, nil
 }
 
-// Warning says that the certificate has expired, or will in a week; "" otherwise.
-func (c *Certificate) Warning() string {
+// warning says that the certificate has expired, or will in a week; "" otherwise.
+func (c *Certificate) warning() string {
 	if c == nil {
 		return ""
 	}
@@ -76,6 +76,14 @@ func (c *Certificate) Warning() string {
 		return "the TLS certificate expires on " + end.UTC().Format(time.RFC3339) + ": renew it"
 	}
 	return ""
+}
+
+// warnOfCertificate logs that the certificate has to be renewed, when that becomes true or it is another.
+func (s *Server) warnOfCertificate() {
+	warning := s.cfg.Certificate.warning()
+	if before := s.warned.Swap(&warning); warning != "" && (before == nil || *before != warning) {
+		s.cfg.Log.Warn(warning)
+	}
 }
 
 // config is the server's part of TLS: version 1.2 or later (RFC 9325), and HTTP/2 where the client speaks it.

@@ -40,6 +40,14 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	case len(handed) > 0:
 		return nil, fmt.Errorf("the service manager hands over %d sockets, or one that is no stream: give one ListenStream", len(handed))
 	}
+	return ListenOnly(ctx, address)
+}
+
+// ListenOnly listens on an address, whatever the service manager holds; "" is none.
+func ListenOnly(ctx context.Context, address string) (net.Listener, error) {
+	if address == "" {
+		return nil, nil
+	}
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 }
 

@@ -300,6 +300,9 @@ func TestTLS(t *testing.T) {
 	if got := shown(); got != "first" {
 		t.Errorf("at the start it shows %s", got)
 	}
+	if !strings.Contains(p.stderr.String(), "the TLS certificate expires on") { // in an hour
+		t.Errorf("it does not warn:\n%s", p.stderr)
+	}
 	all, stop := loads(t, p, client, "up-canary-9Lp4")
 	all["up-canary-9Lp4"].await(t, p, "200")
 	write("tls.crt", second)
