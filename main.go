@@ -291,6 +291,9 @@ func (p *program) serve(ctx context.Context) error {
 	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	host, _, _ := net.SplitHostPort(p.listen)
+	if _, wanted, _ := net.SplitHostPort(p.listen); wanted != port && wanted != "0" {
+		log.Warn("the service manager has given a socket: DEPOT_LISTEN is not looked at", "address", listener.Addr().String())
+	}
 	p.listen = net.JoinHostPort(host, port) // the port is the system's choice where 0 was given
 	cfg, closer, err := p.open(ctx, log)
 	if err != nil {

@@ -67,7 +67,7 @@ func (e *TokenEntry) Write() (token, entry string, err error) {
 		return "", "", err
 	}
 	token = NewToken()
-	return token, fmt.Sprintf("\n[[token]]\nname = %q\nsha256 = \"%x\"\nallow = [\"%s\"]\nnamespaces = [\"%s\"]",
+	return token, fmt.Sprintf("\n# The token's entry for an access file; where it goes into DEPOT_UPLOAD_TOKEN or DEPOT_DOWNLOAD_TOKEN none is needed.\n[[token]]\nname = %q\nsha256 = \"%x\"\nallow = [\"%s\"]\nnamespaces = [\"%s\"]",
 		e.Name, digestOf(token), strings.Join(allow, `", "`), strings.Join(namespaces, `", "`)), nil
 }
 

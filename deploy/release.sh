@@ -3,6 +3,8 @@
 # the go command finds it in git; the same commit and the same Go make the same bytes, on any machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+changed=$(git status --porcelain)
+[ -z "$changed" ] || { printf 'commit or remove these first, they would not be in the tag:\n%s\n' "$changed" >&2; exit 1; }
 out=$(mkdir -p "${1:-dist}" && cd "${1:-dist}" && pwd)
 for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do
   export GOOS=${target%/*} GOARCH=${target#*/} CGO_ENABLED=0

@@ -91,7 +91,7 @@ func remedy(err error, path string) string {
 	case errors.Is(err, unix.EACCES) && !exists(path):
 		return fmt.Sprintf("; run: install -d -o %d -g %d %s", os.Getuid(), os.Getgid(), path)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return fmt.Sprintf("; run: chown -R %d:%d %s", os.Getuid(), os.Getgid(), path)
+		return fmt.Sprintf("; run: chown -R %d:%d %s (for a container: on the host, with the directory that is mounted there; or run it as that directory's owner)", os.Getuid(), os.Getgid(), path)
 	case errors.Is(err, unix.EROFS):
 		return "; the file system is mounted read-only: mount it read-write, or name another directory"
 	case errors.Is(err, unix.ENOTDIR):

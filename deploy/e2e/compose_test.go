@@ -30,7 +30,7 @@ type fixture struct {
 }
 
 func newFixture(t *testing.T, env ...string) *fixture {
-	f := &fixture{t: t, name: "depot-e2e-" + strings.ToLower(rand.Text()[:8]), env: append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "DEPOT_IMAGE=" + testImage}, env...)}
+	f := &fixture{t: t, name: "depot-e2e-" + strings.ToLower(rand.Text()[:8]), env: append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "FIXTURE_IMAGE=" + testImage}, env...)}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("%s", f.output("--profile", "s3", "logs", "--tail", "4"))
@@ -173,7 +173,7 @@ func testImageItself(t *testing.T) {
 
 func testDiskFixture(t *testing.T) {
 	port := freePort(t)
-	f := newFixture(t, "DEPOT_PUBLISH="+port, "DEPOT_URL=http://127.0.0.1:"+port)
+	f := newFixture(t, "FIXTURE_PORT="+port)
 	begin := time.Now()
 	f.output("up", "-d", "--no-build")
 	f.awaitHealth("depot", "healthy")
@@ -194,7 +194,7 @@ func testDiskFixture(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f = newFixture(t, "DEPOT_PUBLISH="+port, "DEPOT_DATA="+dir, fmt.Sprintf("DEPOT_USER=%d:%d", os.Getuid(), os.Getgid()), "UPLOAD_TOKEN=mine", "DOWNLOAD_TOKEN=yours")
+	f = newFixture(t, "FIXTURE_PORT="+port, "FIXTURE_DATA="+dir, fmt.Sprintf("FIXTURE_USER=%d:%d", os.Getuid(), os.Getgid()), "UPLOAD_TOKEN=mine", "DOWNLOAD_TOKEN=yours")
 	f.output("up", "-d", "--no-build")
 	f.awaitHealth("depot", "healthy")
 	for key, want := range map[string]int{"team-a/tool/1.0.0.zip": 200, "team-b/tool/2.0.0+x.zip": 200, "team-c/tool/1.0.0.zip": 404} {
@@ -213,7 +213,7 @@ func (f *fixture) endpoint(port string, proxy bool) contract.Endpoint {
 func testBucketFixture(t *testing.T) {
 	port := freePort(t)
 	url := "http://127.0.0.1:" + port
-	f := newFixture(t, "DEPOT_PUBLISH="+freePort(t), "BUCKET_PUBLISH="+port, "BUCKET_URL="+url)
+	f := newFixture(t, "FIXTURE_PORT="+freePort(t), "BUCKET_PORT="+port)
 	f.output("--profile", "s3", "up", "-d", "--no-build")
 	f.awaitHealth("depot-1", "healthy")
 	f.awaitHealth("depot-2", "healthy")

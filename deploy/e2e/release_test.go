@@ -26,32 +26,43 @@ func TestRelease(t *testing.T) {
 		if out, err := exec.Command("git", "-C", clone, "tag", "-f", "v1.98.7").CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		cmd := exec.Command("deploy/release.sh", filepath.Join(dir, "dist"))
+		cmd := exec.Command("deploy/release.sh")
 		cmd.Dir = clone
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		made := map[string][]byte{}
-		sums, err := os.ReadFile(filepath.Join(dir, "dist", "SHA256SUMS"))
+		sums, err := os.ReadFile(filepath.Join(clone, "dist", "SHA256SUMS"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"depot-linux-amd64", "depot-linux-arm64", "depot-darwin-amd64", "depot-darwin-arm64"} {
-			if made[name], err = os.ReadFile(filepath.Join(dir, "dist", name)); err != nil {
+			if made[name], err = os.ReadFile(filepath.Join(clone, "dist", name)); err != nil {
 				t.Fatal(err)
 			}
 			if !strings.Contains(string(sums), fmt.Sprintf("%x  %s\n", sha256.Sum256(made[name]), name)) {
 				t.Errorf("the checksum of %s is not in\n%s", name, sums)
 			}
+			if out, err := exec.Command("go", "version", "-m", filepath.Join(clone, "dist", name)).Output(); err != nil || !strings.Contains(string(out), "\tdepot\tv1.98.7\n") || !strings.Contains(string(out), "vcs.modified=false") {
+				t.Errorf("%s says of itself: %v\n%s", name, err, out)
+			}
 			if first != nil && !bytes.Equal(first[name], made[name]) {
 				t.Errorf("%s is another the second time", name)
 			}
 		}
-		out, err := exec.Command(filepath.Join(dir, "dist", "depot-linux-amd64"), "version").Output()
+		out, err := exec.Command(filepath.Join(clone, "dist", "depot-linux-amd64"), "version").Output()
 		if err != nil || !strings.HasPrefix(string(out), "depot v1.98.7 go1.") {
 			t.Errorf("version: %v %s", err, out)
 		}
 		first = made
+		if err := os.WriteFile(filepath.Join(clone, "new.go"), []byte("package main\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		again := exec.Command("deploy/release.sh")
+		again.Dir = clone
+		if out, err := again.CombinedOutput(); err == nil || !strings.Contains(string(out), "new.go") {
+			t.Errorf("with a file that is not in the tag: %v\n%s", err, out)
+		}
 	}
 }
 
