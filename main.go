@@ -282,7 +282,7 @@ func (p *program) serve(ctx context.Context) error {
 	// First of all, so that a start that fails on a busy address has made nothing.
 	listener, err := daemon.Listen(ctx, p.listen)
 	if err != nil {
-		return fmt.Errorf("DEPOT_LISTEN: %w: choose another address, or free this one", err)
+		return fmt.Errorf("DEPOT_LISTEN: %w: choose another address (ports below 1024 are for root), or free this one", err)
 	}
 	defer listener.Close()
 	admin, err := daemon.ListenOnly(ctx, p.adminListen)

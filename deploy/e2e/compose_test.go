@@ -41,7 +41,12 @@ func newFixture(t *testing.T, env ...string) *fixture {
 }
 
 func (f *fixture) output(args ...string) string {
-	cmd := exec.Command("docker-compose", append([]string{"-p", f.name, "-f", "../compose.yaml"}, args...)...)
+	command := []string{"docker-compose"}
+	if _, err := exec.LookPath(command[0]); err != nil {
+		command = []string{"docker", "compose"} // version 2
+	}
+	command = append(append(command, "-p", f.name, "-f", "../compose.yaml"), args...)
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = f.env
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -100,8 +105,9 @@ func buildImage(t *testing.T) {
 // The image, and the compose file: a fixture on a disk; and two replicas on a bucket behind nginx, one of which is killed under
 // load, and whose bucket is cut off and given back.
 func TestCompose(t *testing.T) {
-	for _, program := range []string{"docker", "docker-compose"} {
-		needs(t, program)
+	needs(t, "docker")
+	if out, err := docker(t, "compose", "version"); err != nil && !strings.HasPrefix(out, "Docker Compose") {
+		needs(t, "docker-compose")
 	}
 	buildImage(t)
 	t.Run("image", testImageItself)
