@@ -289,6 +289,9 @@ func (p *program) serve(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("DEPOT_ADMIN_LISTEN: %w: choose another address, or free this one", err)
 	}
+	if admin != nil {
+		defer admin.Close()
+	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	host, _, _ := net.SplitHostPort(p.listen)
 	if _, wanted, _ := net.SplitHostPort(p.listen); wanted != port && wanted != "0" {

@@ -10,7 +10,7 @@ for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do
   export GOOS=${target%/*} GOARCH=${target#*/} CGO_ENABLED=0
   name=depot-$GOOS-$GOARCH
   echo "$name" >&2
-  go vet .
+  go vet ./...
   go build -trimpath -buildvcs=true -ldflags='-s -w' -o "$out/$name" .
 done
 cd "$out"

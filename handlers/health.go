@@ -49,11 +49,11 @@ func (h *health) check() error {
 	if h.draining.Load() {
 		return errDraining
 	}
-	return h.checkStore()
+	return h.checkStore(checkTimeout)
 }
 
-// checkStore waits for the store's answer, also when the prober has closed its side: that is no answer about the store.
-func (h *health) checkStore() error {
+// checkStore waits so long for the store's answer, also when the prober has closed its side: that is no answer about the store.
+func (h *health) checkStore(wait time.Duration) error {
 	h.mu.Lock()
 	if time.Since(h.at) < checkEvery {
 		defer h.mu.Unlock()
@@ -66,7 +66,7 @@ func (h *health) checkStore() error {
 	running := h.running
 	h.mu.Unlock()
 
-	timeout := time.NewTimer(checkTimeout)
+	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	select {
 	case <-running:
@@ -74,7 +74,7 @@ func (h *health) checkStore() error {
 		defer h.mu.Unlock()
 		return h.err
 	case <-timeout.C:
-		return fmt.Errorf("%w: its check has not ended in %v", store.ErrUnavailable, checkTimeout)
+		return fmt.Errorf("%w: its check has not ended in %v", store.ErrUnavailable, wait)
 	}
 }
 

@@ -41,7 +41,7 @@ func newMetrics(s *Server) *metrics {
 	}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		requests: counter("requests_total", "Requests that were answered, or broken off (status 0).", "route", "method", "status"),
+		requests: counter("requests_total", "Requests, by the status they were answered with; also if the answer was broken off then, which is a refusal with the reason broken_off.", "route", "method", "status"),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "depot_request_duration_seconds", Help: "From the end of a request's header to the end of its answer.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 100, 300}}, []string{"route", "method"}),
 		bytes:     counter("bytes_total", "Bytes of bodies, received and sent.", "direction"),
@@ -58,7 +58,7 @@ func newMetrics(s *Server) *metrics {
 	}
 	m.registry.MustRegister(m.requests, m.durations, m.bytes, m.uploads, m.refusals, m.storage, m.inFlight, m.receiving, m.reload, m.reloaded,
 		value("staging_bytes", "Bytes of the uploads that are being received.", func() float64 { return float64(m.received.Load()) }),
-		value("store_up", "1 if the storage passed its last check, 0 if not.", func() float64 { return truth(s.health.checkStore() == nil) }),
+		value("store_up", "1 if the storage passed its last check, 0 if not, or if it does not answer.", func() float64 { return truth(s.health.checkStore(time.Second) == nil) }),
 		value("draining", "1 while the server waits for the requests in flight before it ends.", func() float64 { return truth(s.health.draining.Load()) }),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "depot_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": s.cfg.Version, "go": runtime.Version()}}, func() float64 { return 1 }),

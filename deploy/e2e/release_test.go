@@ -91,6 +91,7 @@ func TestKubernetes(t *testing.T) {
 		{"base/deployment.yaml", "enableServiceLinks: false", "enableServiceLinks: true"}:                  "enableServiceLinks",
 		{"base/deployment.yaml", "terminationGracePeriodSeconds: 45", "terminationGracePeriodSeconds: 25"}: "terminationGracePeriodSeconds",
 		{"base/deployment.yaml", "readinessProbe:", "readynessProbe:"}:                                     "readynessProbe",
+		{"base/disruption.yaml", "matchLabels", "matchLabel"}:                                              "matchLabel",
 		{"base/deployment.yaml", "runAsNonRoot: true", "runAsNonRoot: false"}:                              "not restricted",
 		{"overlays/bucket/scaling.yaml", "maxReplicas: 10", "maxReplicas: many"}:                           "HorizontalPodAutoscaler",
 		{"overlays/disk/deployment.yaml", "name: data", "name: date"}:                                      "volume data is not there",

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -42,6 +43,7 @@ func check(dir string) (kinds map[string]int, err error) {
 	}
 	kinds = map[string]int{}
 	var errs []error
+	labels, selectors := map[string]string{}, map[string]map[string]string{}
 	for _, resource := range built.Resources() {
 		kind := resource.GetKind()
 		kinds[kind]++
@@ -61,11 +63,26 @@ func check(dir string) (kinds map[string]int, err error) {
 		if resource.GetNamespace() != "depot" {
 			errs = append(errs, fmt.Errorf("%s: it is in the namespace %q", kind, resource.GetNamespace()))
 		}
-		if deployment, ok := object.(*appsv1.Deployment); ok {
-			errs = append(errs, pod(deployment.Spec.Template.Spec))
-			if deployment.Spec.Selector == nil || deployment.Spec.Selector.MatchLabels["app.kubernetes.io/name"] != deployment.Spec.Template.Labels["app.kubernetes.io/name"] {
-				errs = append(errs, errors.New("Deployment: its selector does not find its pods"))
+		switch o := object.(type) {
+		case *appsv1.Deployment:
+			errs = append(errs, pod(o.Spec.Template.Spec))
+			labels = o.Spec.Template.Labels
+			if selectors[kind] = nil; o.Spec.Selector != nil {
+				selectors[kind] = o.Spec.Selector.MatchLabels
 			}
+		case *corev1.Service:
+			selectors[kind] = o.Spec.Selector
+		case *policyv1.PodDisruptionBudget:
+			if selectors[kind] = nil; o.Spec.Selector != nil {
+				selectors[kind] = o.Spec.Selector.MatchLabels
+			}
+		case *networkingv1.NetworkPolicy:
+			selectors[kind] = o.Spec.PodSelector.MatchLabels
+		}
+	}
+	for kind, selector := range selectors { // each has to find depot's pods, and only those
+		if selector["app.kubernetes.io/name"] != "depot" || !maps.Equal(selector, labels) {
+			errs = append(errs, fmt.Errorf("%s: its selector %v is not its pods' labels %v", kind, selector, labels))
 		}
 	}
 	for _, kind := range []string{"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"} {
@@ -106,7 +123,10 @@ func pod(p corev1.PodSpec) error {
 		for _, m := range c.VolumeMounts {
 			want(volumes[m.Name], "the volume "+m.Name+" is not there")
 		}
-		want(len(c.VolumeMounts) == 2, "two volumes: data and tokens")
+		want(volumes["data"] && volumes["tokens"], "it needs the volumes data and tokens")
+		for _, e := range c.Env {
+			want(e.ValueFrom == nil, "secrets are files, and "+e.Name+" is a variable")
+		}
 	}
 	return errors.Join(errs...)
 }
