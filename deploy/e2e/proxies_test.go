@@ -34,6 +34,7 @@ func TestProxies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			needs(t, name)
+			t.Parallel()
 			dir, address := t.TempDir(), freeAddress(t)
 			_, port, _ := net.SplitHostPort(address)
 			url := "http://" + address
@@ -68,6 +69,7 @@ func TestProxies(t *testing.T) {
 					t.Fatalf("%s does not start:\n%s", name, log)
 				}
 			}
+			slow := trickle(t, address)
 			contract.Run(t, contract.Endpoint{UploadURL: url, DownloadURLBase: url, UploadTokens: []string{"up-canary-5Kd2"}, DownloadAuth: "query_param", DownloadParam: "token", DownloadTokens: []string{"down-canary-3Rf8"}, Proxy: true})
 
 			const size = 300 << 20
@@ -120,6 +122,9 @@ func TestProxies(t *testing.T) {
 				_ = conn.Close()
 				<-written
 			}
+			if got := <-slow; got != "" && !strings.HasPrefix(got, "HTTP/1.1 201 ") {
+				t.Errorf("an upload that takes longer than a minute is answered %.200q", got)
+			}
 			// The client's address, past the proxy: it comes from another one of this machine.
 			from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 			if response, err = (&http.Client{Transport: &http.Transport{DialContext: from.DialContext, DisableKeepAlives: true}}).Get(url + "/who/is/1.zip?token=down-canary-3Rf8"); err != nil {
@@ -145,6 +150,38 @@ func TestProxies(t *testing.T) {
 			}
 		})
 	}
+}
+
+// trickle uploads for longer than a minute, in CI, and sends what it is answered; "" elsewhere.
+func trickle(t *testing.T, address string) <-chan string {
+	t.Helper()
+	answer := make(chan string, 1)
+	if os.Getenv("CI") == "" {
+		answer <- ""
+		return answer
+	}
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(3 * time.Minute))
+	const pieces, piece = 66, 8 << 10 // one a second
+	go func() {
+		_, _ = fmt.Fprintf(conn, "PUT /slow/one/1.0.0.zip HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer up-canary-5Kd2\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", address, pieces*piece)
+		for range pieces {
+			if _, err := conn.Write(make([]byte, piece)); err != nil {
+				break // the answer says why
+			}
+			time.Sleep(time.Second)
+		}
+		all, err := io.ReadAll(conn)
+		if len(all) == 0 {
+			all = fmt.Append(nil, "nothing: ", err)
+		}
+		answer <- string(all)
+	}()
+	return answer
 }
 
 // Without trusted proxies nobody's header says where a request comes from; with some, only what those added.
