@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -62,7 +61,11 @@ func (s *Server) download(x *exchange, key store.Key) error {
 	}
 	// ServeContent does not report an error while copying. An answer that is too short must not end cleanly.
 	if declared, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); r.Method == http.MethodGet && err == nil && x.w.bytes < declared {
-		return fmt.Errorf("%w: %d of %d bytes were sent", errIncomplete, x.w.bytes, declared)
+		sent := fmt.Sprintf("the download broke off after %d of %d bytes", x.w.bytes, declared)
+		if x.w.unreadable != nil {
+			return fmt.Errorf("%s: %w", sent, x.w.unreadable)
+		}
+		return &refusal{reason: "broken_off", detail: sent + ": the client left or stalled"} // its status was sent
 	}
 	return nil
 }
@@ -71,8 +74,6 @@ func (s *Server) download(x *exchange, key store.Key) error {
 func disposition(key store.Key) string {
 	return `attachment; filename="` + key.Name() + "-" + key.Version() + `.zip"`
 }
-
-var errIncomplete = errors.New("the download broke off: the client left or stalled, or the artifact could not be read")
 
 // setValidators sets what identifies the bytes. Where the digest is not kept with them, the backend's own tag, or else size
 // and time, have to do for the ETag, also right after an upload: every answer about an artifact has the same one.

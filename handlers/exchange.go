@@ -88,13 +88,11 @@ func (s *Server) answer(x *exchange, next echo.HandlerFunc) (abort bool) {
 }
 
 func (s *Server) fail(x *exchange, err error) (abort bool) {
-	x.reason = err.Error()
+	p := problemFor(err)
+	x.reason, x.refusal = err.Error(), p.reason
 	if x.w.status != 0 {
-		x.refusal = "broken_off"
 		return true
 	}
-	p := problemFor(err)
-	x.refusal = p.reason
 	if err := p.write(x); err != nil {
 		x.reason += "; the answer did not reach the client: " + err.Error()
 	}

@@ -5,5 +5,8 @@ func (s *Server) Routes() (routes []string) {
 	for _, r := range s.echo.Routes() {
 		routes = append(routes, r.Method+" "+r.Path)
 	}
+	for path := range s.adminRoutes() {
+		routes = append(routes, "GET "+path, "HEAD "+path)
+	}
 	return routes
 }

@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 // server is a depot on a real listener and a real directory.
 type server struct {
 	url   string // http://host:port
+	admin http.Handler
 	dir   string // of a store on disk
 	store store.Store
 	log   *syncBuffer
@@ -96,6 +97,7 @@ func start(t *testing.T, changes ...func(*options)) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.admin = h.Admin()
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { s.done <- h.Serve(ctx, listener, o.drain) }()
 	s.stop = sync.OnceValue(func() error {

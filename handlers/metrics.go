@@ -7,6 +7,7 @@ import (
 	"net/http/pprof"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -41,7 +42,7 @@ func newMetrics(s *Server) *metrics {
 	}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		requests: counter("requests_total", "Requests, by the status they were answered with; also if the answer was broken off then, which is a refusal with the reason broken_off.", "route", "method", "status"),
+		requests: counter("requests_total", "Requests, by the status they were answered with; also if the answer was broken off then, which is a refusal as well.", "route", "method", "status"),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "depot_request_duration_seconds", Help: "From the end of a request's header to the end of its answer.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 100, 300}}, []string{"route", "method"}),
 		bytes:     counter("bytes_total", "Bytes of bodies, received and sent.", "direction"),
@@ -135,18 +136,31 @@ func (m *metrics) ended(x *exchange) {
 // storeErrors are the reasons that are the storage's.
 var storeErrors = map[string]string{"store_full": "full", "store_unavailable": "unavailable", "store_timeout": "timeout", "store_untrusted": "untrusted", "failed": "failed"}
 
+// adminRoutes are what operators can ask for, by GET or HEAD.
+func (s *Server) adminRoutes() map[string]http.Handler {
+	return map[string]http.Handler{
+		"/metrics":               promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}),
+		"/healthz":               s,
+		"/readyz":                s,
+		"/debug/pprof/":          http.HandlerFunc(pprof.Index),
+		"/debug/pprof/{profile}": http.HandlerFunc(pprof.Index),
+		"/debug/pprof/profile":   http.HandlerFunc(pprof.Profile),
+		"/debug/pprof/symbol":    http.HandlerFunc(pprof.Symbol),
+		"/debug/pprof/trace":     http.HandlerFunc(pprof.Trace),
+		"/debug/pprof/cmdline":   http.NotFoundHandler(), // a command line may name what is nobody's business
+	}
+}
+
 // Admin answers what operators ask: metrics, health and profiles. Nobody is asked who they are, so it belongs on an address
 // that only they reach.
 func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
-	mux.Handle("GET /healthz", s)
-	mux.Handle("GET /readyz", s)
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", http.NotFound) // a command line may name what is nobody's business
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	for path, handler := range s.adminRoutes() {
+		if strings.HasSuffix(path, "/") {
+			path += "{$}" // itself, not what is below it
+		}
+		mux.Handle("GET "+path, handler)
+	}
 	return mux
 }
 

@@ -12,8 +12,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,7 +47,10 @@ func (d *document) at(node any, names ...string) map[string]any {
 	}
 }
 
-const artifactPath = "/{namespace}/{name}/{version}.zip"
+const artifactPath, noArtifact = "/{namespace}/{name}/{version}.zip", "/{other}"
+
+// everywhere are headers that say nothing of what was asked for.
+var everywhere = []string{"Date", "Connection", "Transfer-Encoding", "Content-Type", "Content-Length", "X-Content-Type-Options"}
 
 // documented fails the test unless the answer to a request is one that the document has, as it has it.
 func (d *document) documented(path, method string, response *http.Response, body string) {
@@ -60,6 +65,15 @@ func (d *document) documented(path, method string, response *http.Response, body
 	for name := range d.at(answer, "headers") {
 		if required, _ := d.at(answer, "headers", name)["required"].(bool); required && response.Header.Get(name) == "" {
 			d.t.Errorf("%s: it has no %s", what, name)
+		}
+	}
+	known := everywhere
+	for name := range d.at(answer, "headers") {
+		known = append(slices.Clip(known), http.CanonicalHeaderKey(name))
+	}
+	for name := range response.Header {
+		if !slices.Contains(known, name) {
+			d.t.Errorf("%s: the document does not have its header %s", what, name)
 		}
 	}
 	if method == http.MethodHead {
@@ -96,6 +110,39 @@ func (d *document) documented(path, method string, response *http.Response, body
 	}
 }
 
+// admin asks the admin listener.
+func (d *document) admin(ctx context.Context, s *server, method, path string) int {
+	d.t.Helper()
+	w := httptest.NewRecorder()
+	s.admin.ServeHTTP(w, httptest.NewRequestWithContext(ctx, method, path, nil))
+	documented, _, _ := strings.Cut(path, "?")
+	if d.at(d.root, "paths", documented) == nil {
+		documented = "/debug/pprof/{profile}"
+	}
+	d.documented(documented, method, w.Result(), w.Body.String())
+	return w.Code
+}
+
+// meanwhile asks while others are being answered, until it is refused for that.
+func (d *document) meanwhile(s *server, others int, method, long, short string, want int) {
+	d.t.Helper()
+	ctx, cancel := context.WithCancel(d.t.Context())
+	var group sync.WaitGroup
+	for range others {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				s.admin.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, method, long, nil))
+			}
+		})
+	}
+	for d.admin(d.t.Context(), s, method, short) != want { // go test's timeout ends a server that refuses nobody
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	group.Wait()
+	d.admin(d.t.Context(), s, method, short)
+}
+
 // Every answer in the document is one that the server gives, as the document has it, and every route is in it.
 func TestOpenAPI(t *testing.T) {
 	text, err := os.ReadFile("../deploy/openapi.yaml")
@@ -109,10 +156,14 @@ func TestOpenAPI(t *testing.T) {
 	up, none := []string{"Authorization", "Bearer " + uploadToken}, []string(nil)
 	with := func(headers ...string) []string { return append(slices.Clone(up), headers...) }
 	s := start(t, func(o *options) { o.handlers.Patience, o.handlers.MaxSize = 500*time.Millisecond, 1000 })
-	ask := func(s *server, method, path string, body io.Reader, headers []string) {
+	askOf := func(documented string, s *server, method, path string, body io.Reader, headers []string) {
 		t.Helper()
 		response, text := s.do(t, method, s.url+path, body, headers...)
-		d.documented(artifactPath, method, response, text)
+		d.documented(documented, method, response, text)
+	}
+	ask := func(s *server, method, path string, body io.Reader, headers []string) {
+		t.Helper()
+		askOf(artifactPath, s, method, path, body, headers)
 	}
 	hello := func() io.Reader { return strings.NewReader("hello") }
 	down := "?token=" + downloadToken
@@ -156,6 +207,7 @@ func TestOpenAPI(t *testing.T) {
 		{"POST", "/a/b/1.zip", nil, none},
 		{"PATCH", "/a/b/1.zip", nil, none},
 		{"OPTIONS", "/a/b/1.zip", nil, none},
+		{"TRACE", "/a/b/1.zip", nil, none},
 	} {
 		ask(s, r.method, r.path, r.body, r.headers)
 	}
@@ -196,23 +248,73 @@ func TestOpenAPI(t *testing.T) {
 	_ = response.Body.Close()
 	d.documented(artifactPath, "GET", response, "")
 
-	lost := start(t, withStore(&faulty{check: func(context.Context) error { return store.ErrUnavailable }}))
-	for _, server := range []*server{s, lost} {
-		for _, path := range []string{"/healthz", "/readyz"} {
-			for _, method := range []string{"GET", "HEAD"} {
-				response, body := server.do(t, method, server.url+path, nil)
-				d.documented(path, method, response, body)
+	prefixed := start(t, func(o *options) { o.handlers.UploadURL += "/up"; o.handlers.DownloadURLBase += "/down" })
+	for _, method := range []string{"PUT", "DELETE"} {
+		ask(prefixed, method, "/down/a/b/1.zip", nil, up)
+	}
+	for _, method := range []string{"GET", "HEAD"} {
+		ask(prefixed, method, "/up/a/b/1.zip"+down, nil, none)
+	}
+
+	// What is no artifact, also where only operators come.
+	locked := start(t, func(o *options) { // the keys of its issuer cannot be had
+		o.auth.AccessFile = filepath.Join(t.TempDir(), "access.toml")
+		o.auth.DownloadAuth = auth.BearerHeader
+		text := "[[issuer]]\nissuer = \"https://gone.test\"\naudience = \"depot\"\njwks_url = \"http://127.0.0.1:1\"\nallow = [\"upload\", \"download\", \"delete\"]\nnamespaces = [\"*\"]\n"
+		if err := os.WriteFile(o.auth.AccessFile, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	unknown := []string{"Authorization", "Bearer " + raw(t, newAuthority(t, "gone").rsa, `{"alg":"RS256","kid":"x"}`, fmt.Sprintf(`{"iss":"https://gone.test","aud":"depot","sub":"x","exp":%d}`, time.Now().Add(time.Hour).Unix()))}
+	for _, method := range []string{"PUT", "DELETE", "GET", "HEAD", "POST", "PATCH", "OPTIONS", "TRACE"} {
+		for _, path := range []string{"/", "/favicon.ico", "/a/b/c/d/1.zip", "/a/../b", "/metrics", "/a//1.zip"} {
+			for _, server := range []*server{s, prefixed} {
+				askOf(noArtifact, server, method, path, nil, none)
+				askOf(noArtifact, server, method, path+down, nil, up)
 			}
+			askOf(noArtifact, locked, method, path, nil, unknown)
+		}
+		ask(locked, method, "/a/b/1.zip", nil, unknown)
+	}
+	lost := start(t, withStore(&faulty{check: func(context.Context) error { return store.ErrUnavailable }}))
+	for _, server := range []*server{s, lost, locked} {
+		for _, path := range []string{"/healthz", "/readyz"} {
+			for _, method := range []string{"GET", "HEAD", "PUT", "DELETE", "POST", "PATCH", "OPTIONS", "TRACE"} {
+				for _, headers := range [][]string{none, up, unknown} {
+					askOf(path, server, method, path, nil, headers)
+				}
+				if method == "GET" || method == "HEAD" {
+					d.admin(t.Context(), server, method, path)
+				}
+			}
+		}
+	}
+	for _, method := range []string{"GET", "HEAD"} {
+		for _, path := range []string{"/metrics", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/goroutine?debug=1", "/debug/pprof/none", "/debug/pprof/cmdline", "/debug/pprof/symbol"} {
+			d.admin(t.Context(), s, method, path)
+		}
+		for _, path := range []string{"/debug/pprof/profile", "/debug/pprof/trace"} { // one at a time
+			d.meanwhile(s, 1, method, path+"?seconds=100", path+"?seconds=1", 500)
+		}
+	}
+	release := make(chan struct{})
+	hanging := start(t, withStore(&faulty{check: func(context.Context) error { <-release; return nil }}))
+	for _, method := range []string{"GET", "HEAD"} {
+		d.meanwhile(hanging, 4, method, "/metrics", "/metrics", 503)
+	}
+	close(release)
+	for _, request := range []string{"POST /metrics 405", "PUT /healthz 405", "DELETE /debug/pprof/heap 405", "GET / 404", "GET /a/b/1.zip 404", "PUT /a/b/1.zip 404"} {
+		method, rest, _ := strings.Cut(request, " ")
+		path, want, _ := strings.Cut(rest, " ")
+		w := httptest.NewRecorder()
+		s.admin.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+		if kind := w.Header().Get("Content-Type"); fmt.Sprint(w.Code) != want || !strings.HasPrefix(kind, "text/plain") {
+			t.Errorf("admin %s: %d %s", request, w.Code, kind)
 		}
 	}
 	h, err := handlers.New(handlers.Config{Store: s.store, Auth: mustAuth(t), Log: jsonLog(io.Discard), UploadURL: "http://x", DownloadURLBase: "http://x", MaxSize: 1})
 	if err != nil {
 		t.Fatal(err)
-	}
-	for _, path := range []string{"/metrics", "/debug/pprof/"} {
-		w := httptest.NewRecorder()
-		h.Admin().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
-		d.documented(path, "GET", w.Result(), w.Body.String())
 	}
 	for _, route := range h.Routes() {
 		method, path, _ := strings.Cut(route, " ")

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -28,9 +29,10 @@ type responseWriter struct {
 	patience             time.Duration
 	buffers, copyBuffers *sync.Pool
 
-	status int // 0 until the header is written
-	bytes  int64
-	window int64 // bytes until the deadline moves on
+	status     int // 0 until the header is written
+	bytes      int64
+	window     int64 // bytes until the deadline moves on
+	unreadable error // what kept the content from being read to its end
 }
 
 // Unwrap is for [http.ResponseController].
@@ -56,7 +58,9 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 		w.moveDeadline()
 	}
 	n, err := w.ResponseWriter.Write(p)
-	w.moved(int64(n))
+	if w.exchange.Request().Method != http.MethodHead { // whose answers are counted by net/http, and not sent
+		w.moved(int64(n))
+	}
 	return n, err
 }
 
@@ -80,7 +84,11 @@ func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
 	if !limited || !direct || !isFile(part.R) || w.exchange.Request().TLS != nil {
 		buffer := w.copyBuffers.Get().(*[]byte)
 		defer w.copyBuffers.Put(buffer)
-		return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{src}, *buffer)
+		n, err := io.CopyBuffer(struct{ io.Writer }{w}, noticing{src, w}, *buffer)
+		if limited && err == nil && part.N > 0 {
+			w.unreadable = io.ErrUnexpectedEOF
+		}
+		return n, err
 	}
 	if err := w.control.Flush(); err != nil { // else net/http reads 512 bytes of the file to send with the header
 		return 0, err
@@ -104,11 +112,31 @@ func (w *responseWriter) ReadFrom(src io.Reader) (n int64, err error) {
 			}
 			continue
 		}
+		switch {
+		case errors.Is(err, syscall.EIO): // a socket has other errors
+			w.unreadable = err
+		case err == nil && k == 0:
+			w.unreadable = io.ErrUnexpectedEOF
+		}
 		if err != nil || k == 0 {
 			return n, err
 		}
 	}
 	return n, nil
+}
+
+// noticing reads content, and tells the writer when it fails: whoever copies cannot tell a reader's error from a writer's.
+type noticing struct {
+	io.Reader
+	w *responseWriter
+}
+
+func (r noticing) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		r.w.unreadable = err
+	}
+	return n, err
 }
 
 func isFile(r io.Reader) bool {
@@ -128,6 +156,7 @@ func (w *responseWriter) writeSmall(file *io.LimitedReader) (int64, error) {
 			return int64(n), writeErr
 		}
 	}
+	w.unreadable = err
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		err = nil // as io.Copy has it; who declared more will notice
 	}

@@ -31,7 +31,7 @@ type check struct {
 type answer struct {
 	*http.Response
 	body  []byte
-	proxy bool // it is a refusal by the proxy in front, which the request did not get past
+	proxy bool // it is a refusal by the proxy in front: see byProxy
 }
 
 // header is what a check adds to a request: name, value, name, value.
@@ -83,8 +83,17 @@ func (c *check) read(response *http.Response) *answer {
 	if response.StatusCode/100 == 3 && response.StatusCode != http.StatusNotModified {
 		c.Errorf("the endpoint redirects: %s", response.Status)
 	}
-	proxy := c.e.Proxy && response.StatusCode >= 400 && response.StatusCode < 500 && response.Header.Get("X-Request-Id") == ""
-	return &answer{response, body, proxy}
+	return &answer{response, body, c.e.Proxy && byProxy(response)}
+}
+
+// byProxy reports that a proxy in front has refused a request which is malformed, or has a method that it does not pass on.
+func byProxy(response *http.Response) bool {
+	r := response.Request
+	path := r.URL.EscapedPath()
+	method := r.Method == http.MethodTrace || r.Method != strings.ToUpper(r.Method)
+	malformed := method || len(r.Header["Authorization"]) > 1 || len(r.Header["If-None-Match"]) > 1 || strings.Contains(path, "%00") || strings.Contains(path, "%2e%2e/")
+	refused := malformed && response.StatusCode == http.StatusBadRequest || method && response.StatusCode == http.StatusMethodNotAllowed
+	return refused && response.Header.Get("X-Request-Id") == ""
 }
 
 // uploadHeader are the credentials for uploads, if there are any.
@@ -267,10 +276,14 @@ func (c *check) dial(base string) net.Conn {
 
 func (c *check) readRaw(conn net.Conn, request string) *answer {
 	c.Helper()
-	method, _, _ := strings.Cut(request, " ")
-	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
+	asked, err := http.ReadRequest(bufio.NewReader(strings.NewReader(request)))
+	if err != nil { // no more than a method is given
+		method, _, _ := strings.Cut(request, " ")
+		asked = &http.Request{Method: method, URL: &url.URL{}}
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), asked)
 	if err != nil {
-		c.Fatalf("no answer to a raw %s: %v", method, err)
+		c.Fatalf("no answer to a raw %s: %v", asked.Method, err)
 	}
 	return c.read(response)
 }
