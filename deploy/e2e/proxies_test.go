@@ -16,59 +16,94 @@ import (
 	"time"
 
 	"depot/handlers/contract"
+	"depot/store/s3test"
 )
 
-// The proxy configurations of deploy/ as they stand there, but for addresses: the contract through each, a large upload, a
-// range, a refusal that reaches a client in the middle of its upload, and no token in the log of any of them.
+// proxy is nginx or Caddy with its configuration of deploy/ as it stands there, but for addresses.
+type proxy struct {
+	name, file string
+	args       func(conf, dir string) []string
+
+	dir string
+	out *output
+}
+
+var proxies = []proxy{
+	{name: "nginx", file: "nginx.conf", args: func(conf, dir string) []string {
+		return []string{"nginx", "-p", dir, "-c", conf, "-g", "daemon off; pid " + dir + "/pid;"}
+	}},
+	{name: "caddy", file: "Caddyfile", args: func(conf, dir string) []string {
+		return []string{"caddy", "run", "--config", conf, "--adapter", "caddyfile"}
+	}},
+}
+
+// start runs it on an address, in front of one depot or two, until the test ends.
+func (p *proxy) start(t *testing.T, address string, upstreams ...string) {
+	t.Helper()
+	p.dir, p.out = t.TempDir(), newOutput()
+	text, err := os.ReadFile("../" + p.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(address)
+	second := "        server depot-2:8080 max_fails=1 fail_timeout=5s;\n"
+	replace := []string{"listen 8080;", "listen 127.0.0.1:" + port + ";", "\n:8080 {", "\nhttp://" + address + " {", "/dev/stdout", p.dir + "/access.log", "/dev/stderr", p.dir + "/error.log"}
+	if len(upstreams) == 1 {
+		replace = append(replace, second, "", "depot-1:8080 depot-2:8080", upstreams[0], "depot-1:8080", upstreams[0])
+	} else {
+		replace = append(replace, "depot-1:8080", upstreams[0], "depot-2:8080", upstreams[1])
+	}
+	conf := filepath.Join(p.dir, p.file)
+	if err := os.WriteFile(conf, []byte(strings.NewReplacer(replace...).Replace(string(text))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := p.args(conf, p.dir)
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr, cmd.Env = p.out, p.out, []string{"HOME=" + p.dir, "PATH=" + os.Getenv("PATH")}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	t.Cleanup(func() { _ = cmd.Process.Signal(os.Interrupt); <-ended })
+	for limit := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			_ = conn.Close()
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("%s does not start:\n%s", p.name, p.out)
+		}
+	}
+}
+
+// keepsSecrets fails unless everything it has logged has this path, and none of these texts.
+func (p *proxy) keepsSecrets(t *testing.T, path string, secrets ...string) {
+	t.Helper()
+	access, _ := os.ReadFile(filepath.Join(p.dir, "access.log"))
+	errorLog, _ := os.ReadFile(filepath.Join(p.dir, "error.log"))
+	all := p.out.String() + string(access) + string(errorLog)
+	if !strings.Contains(all, path) {
+		t.Errorf("%s's log has no paths: %.2000s", p.name, all)
+	}
+	for _, secret := range secrets {
+		if i := strings.Index(all, secret); i >= 0 {
+			t.Errorf("%s's log has %s: %s", p.name, secret, all[max(0, i-500):min(len(all), i+300)])
+		}
+	}
+}
+
+// The contract through each proxy, a large upload, a range, a refusal that reaches a client in the middle of its upload, and no
+// token in the log of any of them.
 func TestProxies(t *testing.T) {
-	for name, proxy := range map[string]struct {
-		file string
-		args func(conf, dir string) []string
-	}{
-		"nginx": {"nginx.conf", func(conf, dir string) []string {
-			return []string{"nginx", "-p", dir, "-c", conf, "-g", "daemon off; pid " + dir + "/pid;"}
-		}},
-		"caddy": {"Caddyfile", func(conf, dir string) []string {
-			return []string{"caddy", "run", "--config", conf, "--adapter", "caddyfile"}
-		}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			needs(t, name)
+	for _, proxy := range proxies {
+		t.Run(proxy.name, func(t *testing.T) {
+			needs(t, proxy.name)
 			t.Parallel()
-			dir, address := t.TempDir(), freeAddress(t)
-			_, port, _ := net.SplitHostPort(address)
+			address := freeAddress(t)
 			url := "http://" + address
 			p := serve(t, t.TempDir(), []string{"DEPOT_UPLOAD_TOKEN=up-canary-5Kd2", "DEPOT_DOWNLOAD_TOKEN=down-canary-3Rf8", "DEPOT_UPLOAD_URL=" + url, "DEPOT_DOWNLOAD_URL_BASE=" + url, "DEPOT_TRUSTED_PROXIES=127.0.0.1", "DEPOT_MAX_SIZE=400MiB"})
-			text, err := os.ReadFile("../" + proxy.file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			upstream := strings.TrimPrefix(p.url, "http://")
-			conf := filepath.Join(dir, proxy.file)
-			text = []byte(strings.NewReplacer("depot-1:8080 depot-2:8080", upstream, "        server depot-2:8080 max_fails=1 fail_timeout=5s;\n", "", "depot-1:8080", upstream,
-				"listen 8080;", "listen 127.0.0.1:"+port+";", "\n:8080 {", "\n"+url+" {", "/dev/stdout", dir+"/access.log", "/dev/stderr", dir+"/error.log").Replace(string(text)))
-			if err := os.WriteFile(conf, text, 0o644); err != nil {
-				t.Fatal(err)
-			}
-			args := proxy.args(conf, dir)
-			cmd := exec.Command(args[0], args[1:]...)
-			log := newOutput()
-			cmd.Stdout, cmd.Stderr, cmd.Env = log, log, []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			ended := make(chan struct{})
-			go func() { _ = cmd.Wait(); close(ended) }()
-			defer func() { _ = cmd.Process.Signal(os.Interrupt); <-ended }()
-			for limit := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-				if conn, err := net.Dial("tcp", address); err == nil {
-					_ = conn.Close()
-					break
-				}
-				if time.Now().After(limit) {
-					t.Fatalf("%s does not start:\n%s", name, log)
-				}
-			}
+			proxy.start(t, address, strings.TrimPrefix(p.url, "http://"))
 			slow := trickle(t, address)
 			contract.Run(t, contract.Endpoint{UploadURL: url, DownloadURLBase: url, UploadTokens: []string{"up-canary-5Kd2"}, DownloadAuth: "query_param", DownloadParam: "token", DownloadTokens: []string{"down-canary-3Rf8"}, Proxy: true})
 
@@ -78,7 +113,7 @@ func TestProxies(t *testing.T) {
 			if response.StatusCode != 201 {
 				t.Fatalf("300 MiB: %s %s", response.Status, body)
 			}
-			response, err = http.Get(url + "/big/one/1.0.0.zip?token=down-canary-3Rf8")
+			response, err := http.Get(url + "/big/one/1.0.0.zip?token=down-canary-3Rf8")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -137,17 +172,76 @@ func TestProxies(t *testing.T) {
 					t.Errorf("the client of a request through the proxy: %s", line)
 				}
 			}
-			access, _ := os.ReadFile(filepath.Join(dir, "access.log"))
-			errorLog, _ := os.ReadFile(filepath.Join(dir, "error.log"))
-			all := log.String() + string(access) + string(errorLog)
-			if !strings.Contains(all, "/big/one/1.0.0.zip") {
-				t.Errorf("%s's log has no paths: %.2000s", name, all)
+			proxy.keepsSecrets(t, "/big/one/1.0.0.zip", "canary", "Authorization")
+		})
+	}
+}
+
+// Two replicas behind each proxy, one of which is killed: the other one has it all then. The addresses in the bucket
+// that clients are sent to stay out of the logs.
+func TestProxyReplicas(t *testing.T) {
+	for _, proxy := range proxies {
+		t.Run(proxy.name, func(t *testing.T) {
+			needs(t, proxy.name)
+			server := s3test.Versitygw.Start(t)
+			address := freeAddress(t)
+			env := append(append(onBucket(t, server), given...), "DEPOT_S3_REDIRECT=true", "DEPOT_UPLOAD_URL=http://"+address, "DEPOT_DOWNLOAD_URL_BASE=http://"+address)
+			var replicas []*process
+			var upstreams []string
+			for range 2 {
+				p := serve(t, t.TempDir(), env)
+				replicas, upstreams = append(replicas, p), append(upstreams, strings.TrimPrefix(p.url, "http://"))
 			}
-			for _, secret := range []string{"canary", "Authorization"} {
-				if i := strings.Index(all, secret); i >= 0 {
-					t.Errorf("%s's log has %s: %s", name, secret, all[max(0, i-500):min(len(all), i+300)])
+			proxy.start(t, address, upstreams...)
+			client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+			const each = 40
+			uploads := func(n int) {
+				t.Helper()
+				for i := range each {
+					url := fmt.Sprintf("http://%s/round/n%d/%d.zip", address, n, i)
+					if response, text := do(t, "PUT", url, strings.NewReader("hello"), "Authorization", "Bearer up"); response.StatusCode != 201 {
+						t.Errorf("round %d, upload %d: %s %s", n, i, response.Status, text)
+					}
 				}
 			}
+			downloads := func(n int) {
+				t.Helper()
+				for i := range each {
+					response, err := client.Get(fmt.Sprintf("http://%s/round/n%d/%d.zip?token=down", address, n, i))
+					if err != nil {
+						t.Fatal(err)
+					}
+					_ = response.Body.Close()
+					if target := response.Header.Get("Location"); response.StatusCode != 307 || !strings.Contains(target, "X-Amz-Signature=") {
+						t.Errorf("round %d, download %d: %s %s", n, i, response.Status, target)
+					}
+				}
+			}
+			uploads(1)
+			downloads(1)
+			for i, p := range replicas {
+				if share := strings.Count(p.stderr.String(), `"key":"round/n1/`); share < each/2 {
+					t.Errorf("of %d requests replica %d had %d", 2*each, i, share)
+				}
+			}
+			if err := replicas[0].cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			downloads(1)
+			for n, passed := 0, 0; proxy.name == "caddy" && passed < 4; n++ { // see its file
+				time.Sleep(100 * time.Millisecond)
+				switch response, _ := do(t, "PUT", fmt.Sprintf("http://%s/round/n0/%d.zip", address, n), strings.NewReader("hello"), "Authorization", "Bearer up"); {
+				case response.StatusCode == 201:
+					passed++
+				case response.StatusCode == 502 && n < 100:
+					passed = 0
+				default:
+					t.Fatal(response.Status)
+				}
+			}
+			uploads(2)
+			downloads(2)
+			proxy.keepsSecrets(t, "/round/n2/", "X-Amz", "token=", "Bearer")
 		})
 	}
 }
