@@ -330,8 +330,7 @@ func (p *program) serve(ctx context.Context) error {
 		return changed, err
 	})
 	log.Info("listening", "address", listener.Addr().String(), "store", p.bucket.Store, "upload_url", p.url(p.uploadURL), "download_url_base", p.url(p.downloadURLBase), "version", version())
-	daemon.Ready()
-	defer context.AfterFunc(ctx, daemon.Stopping)()
+	defer daemon.Ready(ctx)()
 	if err := server.Serve(ctx, listener, p.drain); err != nil {
 		return err // and the store stays open: requests that were cut off may still be in it
 	}

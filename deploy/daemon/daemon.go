@@ -51,8 +51,18 @@ func ListenOnly(ctx context.Context, address string) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 }
 
-// Ready tells the service manager that requests are answered (sd_notify(3)); Stopping, that the end has begun.
-func Ready() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) } // nobody may listen
-
-// Stopping is the other end of Ready.
-func Stopping() { _, _ = daemon.SdNotify(false, daemon.SdNotifyStopping) }
+// Ready tells the service manager that requests are answered (sd_notify(3)) and, when ctx ends, that the end has begun. The function
+// it returns waits until that is said: a process with nothing left to do would be gone before.
+func Ready(ctx context.Context) (wait func()) {
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // nobody may listen
+	said := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(said)
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	})
+	return func() {
+		if !stop() {
+			<-said
+		}
+	}
+}
