@@ -276,6 +276,14 @@ func TestOpenAPI(t *testing.T) {
 		}
 		ask(locked, method, "/a/b/1.zip", nil, unknown)
 	}
+	nested := start(t, func(o *options) { o.handlers.UploadURL += "/up" }) // downloads at the root, as in AgentVerse's own example
+	for _, method := range []string{"PUT", "DELETE", "GET", "HEAD"} {
+		askOf(noArtifact, prefixed, method, "/up/x", nil, none)
+		askOf(noArtifact, prefixed, method, "/down/x", nil, none)
+		for _, path := range []string{"/healthz", "/readyz"} {
+			askOf(path, nested, method, path, nil, none)
+		}
+	}
 	lost := start(t, withStore(&faulty{check: func(context.Context) error { return store.ErrUnavailable }}))
 	for _, server := range []*server{s, lost, locked} {
 		for _, path := range []string{"/healthz", "/readyz"} {

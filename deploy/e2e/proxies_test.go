@@ -227,6 +227,7 @@ func TestProxyReplicas(t *testing.T) {
 			if err := replicas[0].cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
+			<-replicas[0].ended
 			downloads(1)
 			for n, passed := 0, 0; proxy.name == "caddy" && passed < 4; n++ { // see its file
 				time.Sleep(100 * time.Millisecond)
